@@ -1,0 +1,192 @@
+import type { Fp } from "./secret.ts";
+
+export type Verdict = "accepted" | "rejected" | "unclear";
+export type Mode = "overlap" | "replace" | "first";
+export type SameApp = "proved" | "remembered" | "unproved" | "different";
+export type Outcome = "ok" | "failed" | "unknown";
+
+/** A store as the plan of a rotation records it: no settings, those are read from the config at each run. */
+export type PlannedStore = {
+  readonly name: string;
+  readonly type: string;
+  readonly where: string;
+  readonly required: boolean;
+  /** false: a mirror that another controller fills; only read. */
+  readonly write: boolean;
+};
+export type PlannedRollout = {
+  readonly name: string;
+  readonly type: string;
+  readonly where: string;
+  readonly required: boolean;
+  readonly canary: boolean;
+  readonly after: readonly string[];
+};
+
+/** One probe's evidence: HTTP status, IMKIT's code, our monotonic offset in ms, the answer's Date header. */
+export type Evidence = {
+  readonly verdict: Verdict;
+  readonly status: number | null;
+  readonly code: string | null;
+  readonly atMs: number;
+  readonly date: string | null;
+};
+export type TriadEvidence = { readonly new: Evidence; readonly old: Evidence; readonly control: Evidence | null };
+
+export type ProcessClaim = {
+  readonly inst: string;
+  readonly host: string;
+  readonly bootId: string;
+  readonly pidNamespace: string;
+  readonly pid: number;
+  /** Clock ticks since boot, from /proc/PID/stat field 22, as text. */
+  readonly startTime: string;
+};
+
+type InRotation = { readonly rotation: string };
+
+/** Everything that a ledger can say, version 1. A reader that meets another type fails closed. */
+export type LedgerEvent =
+  | {
+      readonly type: "genesis";
+      readonly app: string;
+      readonly salt: string;
+      readonly successorOf?: { readonly ledger: string; readonly head: string };
+    }
+  | {
+      readonly type: "adopted";
+      readonly mode: "first" | "current";
+      readonly by: "auto" | "operator";
+      readonly current: Fp | null;
+      /** Other values that may still work: each needs a proof. */
+      readonly old: readonly Fp[];
+      /** Values that IMKIT rejected: may be overwritten, need no proof. */
+      readonly stale: readonly Fp[];
+      readonly stores: readonly { readonly name: string; readonly fp: Fp | null }[];
+      readonly appFingerprint: string | null;
+    }
+  | {
+      readonly type: "staged";
+      readonly fp: Fp;
+      readonly verdict: Verdict;
+      readonly source: "prompt" | "stdin" | "file" | "env" | "escrow" | "inbox";
+      readonly sameApp: SameApp;
+      readonly appFingerprint: string | null;
+      readonly replaces?: Fp;
+      readonly rotation?: string;
+    }
+  | { readonly type: "discarded"; readonly fp: Fp; readonly forget: boolean; readonly rotation?: string }
+  | (InRotation & {
+      readonly type: "opened";
+      readonly new: Fp | null;
+      readonly old: readonly Fp[];
+      readonly current: Fp | null;
+      readonly stores: readonly PlannedStore[];
+      readonly rollouts: readonly PlannedRollout[];
+      readonly reason: string | null;
+      readonly ticket: string | null;
+    })
+  | (InRotation & {
+      readonly type: "plan-amended";
+      readonly stores: readonly PlannedStore[];
+      readonly rollouts: readonly PlannedRollout[];
+      readonly dropped: readonly string[];
+    })
+  | (InRotation & {
+      readonly type: "emergency-requested";
+      readonly leaked: Fp;
+      readonly since: string | null;
+      readonly order: "revoke-first" | "replace-first";
+    })
+  | (InRotation & {
+      readonly type: "mode-found";
+      readonly run: number;
+      readonly mode: Mode;
+      readonly fp: Fp;
+      readonly sameApp: SameApp;
+      readonly appFingerprint: string | null;
+    })
+  | (InRotation & { readonly type: "run-started"; readonly run: number })
+  | (ProcessClaim & { readonly type: "claimed"; readonly rotation?: string })
+  | { readonly type: "renewed"; readonly inst: string; readonly rotation?: string }
+  | { readonly type: "released"; readonly inst: string; readonly rotation?: string }
+  | (InRotation & {
+      readonly type: "intent";
+      readonly run: number;
+      readonly target: string;
+      readonly action: "write" | "roll";
+      readonly opId: string;
+      readonly fp: Fp;
+    })
+  | (InRotation & {
+      readonly type: "result";
+      /** `<seq>.<index>` of the intent. */
+      readonly intent: string;
+      readonly outcome: Outcome;
+      readonly code?: string;
+      readonly revision?: string;
+      /** false: the store held the key already. */
+      readonly changed?: boolean;
+      /** Rollouts: level of proof 0-2. */
+      readonly proof?: number;
+      readonly retryAfterMs?: number;
+      readonly reason?: string;
+    })
+  | ObservedEvent
+  | (InRotation & { readonly type: "waiting"; readonly for: "key" | "restart" | "revoke" | "soak" | "mirror" })
+  | { readonly type: "notified"; readonly key: string; readonly ok: boolean; readonly rotation?: string }
+  | (InRotation & { readonly type: "restarted"; readonly targets: readonly string[] })
+  | (InRotation & { readonly type: "rollback-requested" })
+  | (InRotation & { readonly type: "wrong-key-revoked"; readonly new: Fp; readonly old: readonly Fp[] })
+  | {
+      readonly type: "proof";
+      readonly rotation?: string;
+      readonly fp: Fp;
+      readonly control: boolean;
+      readonly triads: readonly TriadEvidence[];
+    }
+  | {
+      readonly type: "waived";
+      readonly rotation?: string;
+      readonly fp?: Fp;
+      readonly target?: string;
+      readonly reason: string;
+    }
+  | (InRotation & { readonly type: "late-effect"; readonly intent: string; readonly target: string; readonly fp: Fp | null })
+  | (InRotation & { readonly type: "closing" })
+  | (InRotation & { readonly type: "done"; readonly appFingerprint: string | null })
+  | (InRotation & { readonly type: "abandoned"; readonly why: string });
+
+/**
+ * Something seen, nothing done. With `intent`: closes that intent or `unknown` (`outcome` ok = it took effect, failed = it did not).
+ * `what`: `target` = one store's value in a read of all of them, `preflight` = may we write there, `verdict` = IMKIT on a key.
+ */
+export type ObservedEvent = InRotation & {
+  readonly type: "observed";
+  readonly what: "intent" | "target" | "preflight" | "verdict";
+  readonly run: number;
+  readonly intent?: string;
+  readonly target?: string;
+  readonly outcome?: Outcome;
+  readonly code?: string;
+  readonly fp?: Fp | null;
+  readonly verdict?: Verdict;
+};
+
+export type EventType = LedgerEvent["type"];
+
+/** Entry body `R` of one ledger line. */
+export type EntryBody = {
+  readonly v: 1;
+  readonly ledger: string;
+  readonly seq: number;
+  readonly prev: string | null;
+  /** RFC 3339 UTC with milliseconds; informational, order is by seq. */
+  readonly ts: string;
+  readonly inst: string;
+  readonly actor: { readonly kind: string; readonly id: string };
+  readonly events: readonly LedgerEvent[];
+};
+
+/** A verified entry with its hash. */
+export type Entry = EntryBody & { readonly h: string };
