@@ -61,6 +61,7 @@ describe("issue", () => {
     expect(key).toHaveLength(60);
     expect(await works(sandbox, key)).toBe(true);
     expect(sandbox.keys()).toHaveLength(2);
+    expect(shown.status).toBe(201);
     expect(shown.headers["cache-control"]).toBe("no-store");
 
     const again = await ask(sandbox, location);

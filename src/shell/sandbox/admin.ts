@@ -22,7 +22,7 @@ export type LogEntry = {
   readonly answer: string;
 };
 
-export type AdminOptions = {
+type AdminOptions = {
   readonly state: State;
   readonly faults: Faults;
   readonly sendError: SendError;

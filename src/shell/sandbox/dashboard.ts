@@ -8,7 +8,7 @@ import type { State } from "./state.ts";
 const TICKET_MS = 5 * 60_000;
 const MAX_TICKETS = 20;
 
-export type DashboardOptions = {
+type DashboardOptions = {
   readonly app: string;
   readonly state: State;
   readonly replaces: boolean;
@@ -88,7 +88,8 @@ export const createDashboard = (options: DashboardOptions) => {
     if (request.method === "HEAD") return sendPage(response, 200, "");
     tickets.delete(name);
     if (ticket === undefined || ticket.until <= now()) return sendPage(response, 410, shownPage(app));
-    return sendPage(response, 200, keyPage(app, ticket.id, ticket.key));
+    // Not 200: browsers keep such a page, even with no-store, and Back would show the key again.
+    return sendPage(response, 201, keyPage(app, ticket.id, ticket.key));
   };
 
   const askRevoke = (request: IncomingMessage, response: ServerResponse, url: URL): void => {

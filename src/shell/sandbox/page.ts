@@ -25,6 +25,7 @@ button.quiet.danger{color:var(--red)}
 label{display:block;font-weight:600;margin:.75rem 0 .3rem}
 textarea{width:100%;font:1rem/1.5 ui-monospace,monospace;padding:.6rem;border:2px solid var(--blue);border-radius:.5rem;background:var(--paper);color:var(--ink);resize:none;overflow-wrap:anywhere;word-break:break-all}
 a{color:var(--blue)}
+h1 span,h2 span,button span,a span{display:inline-block}
 .hidden{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%);white-space:nowrap}
 `;
 
@@ -77,7 +78,7 @@ const document = (title: string, app: string, body: string): string => `<!doctyp
 </head>
 <body>
 <main>
-<p class="note">Sandbox: a stand-in for the IMKIT Dashboard on this computer. Its keys open nothing else and are gone when it stops.
+<p class="note">Sandbox: a stand-in for the IMKIT Dashboard on this computer. Its keys open nothing else and are gone when it stops.<br>
 ${zh("沙盒：本機上的 IMKIT Dashboard 替身，金鑰僅在此有效，停止後即消失。")}</p>
 ${body}
 </main>
@@ -98,7 +99,7 @@ const keyRow = (key: KeyInfo, now: number): string => {
 <button class="quiet danger">${both("Revoke", "撤銷")}<span class="hidden"> #${key.id}</span></button></form></li>`;
 };
 
-export type ListView = {
+type ListView = {
   readonly app: string;
   readonly keys: readonly KeyInfo[];
   readonly now: number;
@@ -113,9 +114,15 @@ export const listPage = (view: ListView): string => {
     view.done === null
       ? ""
       : `<p class="note" role="status">${both(`Key #${view.done} is revoked.`, `金鑰 #${view.done} 已撤銷。`)}</p>`;
-  const warning = view.replaces
-    ? say("Issuing a new key revokes the older one at once.", "生成新的金鑰會立即撤銷舊的金鑰。")
-    : say("The older keys go on working until you revoke them.", "舊的金鑰在您撤銷之前仍然有效。");
+  const words = view.replaces
+    ? say(
+        "It is shown only once. Issuing it revokes the older key at once.",
+        "僅顯示一次。生成新的金鑰會立即撤銷舊的金鑰。",
+      )
+    : say(
+        "It is shown only once. The older keys go on working until you revoke them.",
+        "僅顯示一次。舊的金鑰在您撤銷之前仍然有效。",
+      );
   const rows = view.keys.toReversed().map((key) => keyRow(key, view.now));
   return document(
     "API Settings",
@@ -124,7 +131,7 @@ export const listPage = (view: ListView): string => {
 ${done}
 <section>
 <h2>${both("New API Key", "新的 API Key")}</h2>
-${say("It is shown only once.", "僅顯示一次。")}${warning}
+${words}
 <form class="acts" method="post" action="/dashboard/issue"><button>${both("Issue a new API Key", "生成新的 API Key")}</button></form>
 </section>
 <section>
@@ -143,7 +150,7 @@ export const keyPage = (app: string, id: number, key: string): string =>
 <section>
 ${say("Copy it now. It is shown only this once; a reload does not show it again.", "請立即複製。僅顯示這一次，重新整理後不會再顯示。")}
 <label for="key">API Key</label>
-<textarea id="key" rows="2" readonly autofocus autocomplete="off" spellcheck="false">${escape(key)}</textarea>
+<textarea id="key" rows="3" readonly autofocus autocomplete="off" spellcheck="false">${escape(key)}</textarea>
 <div class="acts">${back}</div>
 </section>`,
   );

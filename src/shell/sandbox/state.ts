@@ -8,7 +8,7 @@ export type KeyInfo = { readonly id: number; readonly issuedAt: number; readonly
 export type KeyStats = { readonly ok: number; readonly rejected: number; readonly limited: number };
 export type Client = { readonly _id: string; readonly nickname: string };
 
-export type StateOptions = {
+type StateOptions = {
   /** `overlap`: an older key goes on working beside a new one. `replace`: issuing a key revokes the older ones. */
   readonly mode: "overlap" | "replace";
   readonly revocationLagMs: number;
