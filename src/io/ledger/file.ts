@@ -1,0 +1,236 @@
+import { randomBytes } from "node:crypto";
+import { constants } from "node:fs";
+import { access, type FileHandle, link, lstat, mkdir, open, readdir, stat, unlink } from "node:fs/promises";
+import { dirname, join, resolve } from "node:path";
+import { MAX_LINE } from "../../core/chain.ts";
+import { RotatorError } from "../../core/errors.ts";
+import type { Ledger } from "../../ports.ts";
+
+const LF = 10;
+const DAY_MS = 86_400_000;
+const BATCH = 32;
+const TEMPORARY = ".tmp-";
+const { O_CREAT, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY } = constants;
+
+/** `00000042.json` for 42. */
+export const entryName = (seq: number): string => `${String(seq).padStart(8, "0")}.json`;
+
+/** The number of an entry's file name, else null. */
+export const entryNumber = (name: string): number | null =>
+  /^\d{8,15}\.json$/.test(name) && name === entryName(Number.parseInt(name, 10))
+    ? Number.parseInt(name, 10)
+    : null;
+
+/** Why a directory entry is no ledger entry, or its bytes. `blocked`: the system would not let us look. */
+export type EntryFile =
+  | { readonly state: "read"; readonly bytes: Buffer }
+  | { readonly state: "absent" }
+  | { readonly state: "broken"; readonly why: string }
+  | { readonly state: "blocked"; readonly why: string };
+
+/**
+ * Opens one entry by its name: never through a symbolic link, never waiting for a pipe. Of a file over 16 KiB the first 16 KiB + 1 byte
+ * are given. Never rejects.
+ */
+export const readEntryFile = async (path: string): Promise<EntryFile> => {
+  let handle: FileHandle | undefined;
+  try {
+    handle = await open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
+    const info = await handle.stat();
+    if (!info.isFile()) return { state: "broken", why: "is not a regular file" };
+    return { state: "read", bytes: await readWhole(handle, Math.min(info.size, MAX_LINE + 1)) };
+  } catch (error) {
+    const code = codeOf(error);
+    if (code === "ENOENT") return { state: "absent" };
+    if (code === "ELOOP") return { state: "broken", why: "is a symbolic link" };
+    if (code === "ENXIO") return { state: "broken", why: "is not a regular file" };
+    return { state: "blocked", why: `cannot be read (${code})` };
+  } finally {
+    await handle?.close().catch(() => {});
+  }
+};
+
+const readWhole = async (handle: FileHandle, size: number): Promise<Buffer> => {
+  const bytes = Buffer.alloc(size);
+  let at = 0;
+  while (at < size) {
+    const { bytesRead } = await handle.read(bytes, at, size - at, at);
+    if (bytesRead === 0) break;
+    at += bytesRead;
+  }
+  return bytes.subarray(0, at);
+};
+
+/** The system's name for an error, e.g. ENOENT; its text is dropped. */
+export const codeOf = (error: unknown): string => {
+  const code = error instanceof Error && "code" in error ? error.code : null;
+  return typeof code === "string" && /^[A-Z0-9_]{2,40}$/.test(code) ? code : "unknown error";
+};
+
+/** The ledger of one app as a directory with one file per entry (docs/adr/0003). Touches nothing before the first `create`. */
+export const fileLedger = (dir: string): Ledger => {
+  let tidied = false;
+  return {
+    where: `file:${dir}`,
+    create: async (seq, bytes) => {
+      await (seq === 0 ? makeDirectory(dir) : requireEntry(dir, seq - 1));
+      const made = await createEntry(dir, seq, bytes);
+      if (!tidied) {
+        tidied = true;
+        await removeStale(dir, join(dir, entryName(seq)));
+      }
+      return made;
+    },
+    read: async (fromSeq) => {
+      const last = fromSeq === 0 ? await lastEntry(dir) : -1;
+      const lines: Uint8Array[] = [];
+      for (let seq = fromSeq; ; ) {
+        const wanted = Math.max(1, Math.min(BATCH, last - seq + 1));
+        const files = await Promise.all(
+          Array.from({ length: wanted }, (_, index) => readEntry(join(dir, entryName(seq + index)))),
+        );
+        const end = files.indexOf(null);
+        for (const line of end === -1 ? files : files.slice(0, end)) if (line !== null) lines.push(line);
+        if (end !== -1) {
+          if (seq + end <= last) throw broken(join(dir, entryName(seq + end)), "is missing");
+          return lines;
+        }
+        seq += wanted;
+      }
+    },
+  };
+};
+
+const broken = (path: string, why: string): RotatorError =>
+  new RotatorError("LEDGER_BROKEN", { why: `The ledger entry ${path} ${why}.` });
+
+const readEntry = async (path: string): Promise<Buffer | null> => {
+  const file = await readEntryFile(path);
+  if (file.state === "absent") return null;
+  if (file.state === "broken") throw broken(path, file.why);
+  if (file.state === "blocked") {
+    throw new RotatorError("STATE_UNUSABLE", { why: `The ledger entry ${path} ${file.why}.` });
+  }
+  if (file.bytes.length === 0) throw broken(path, "is empty");
+  if (file.bytes.length > MAX_LINE) throw broken(path, "is over 16 KiB");
+  if (file.bytes.at(-1) !== LF) throw broken(path, "is torn");
+  return file.bytes;
+};
+
+/** Asked before the entries are read: whatever it names was whole at that time, so what is missing then was taken away. */
+const lastEntry = async (dir: string): Promise<number> => {
+  try {
+    return (await readdir(dir)).reduce((last, name) => Math.max(last, entryNumber(name) ?? -1), -1);
+  } catch (error) {
+    if (codeOf(error) === "ENOENT") return -1;
+    throw new RotatorError("STATE_UNUSABLE", { why: `The ledger ${dir} cannot be read (${codeOf(error)}).` });
+  }
+};
+
+const NO_ACCESS = new Set(["EACCES", "EPERM", "EROFS", "ENOTDIR", "ELOOP", "ENAMETOOLONG"]);
+const NO_LINKS = new Set(["EPERM", "ENOTSUP", "EOPNOTSUPP", "ENOSYS", "EMLINK", "EXDEV", "EINVAL"]);
+
+/** A directory that cannot be used is a matter of the config when the ledger begins, and a failing disk later. */
+const refusal = (seq: number, dir: string, code: string): RotatorError =>
+  seq === 0 && NO_ACCESS.has(code)
+    ? new RotatorError("STATE_UNUSABLE", { why: `The ledger ${dir} cannot be made (${code}).` })
+    : new RotatorError("LEDGER_UNWRITABLE", { why: `Entry ${seq} of ${dir} cannot be written (${code}).` });
+
+const makeDirectory = async (dir: string): Promise<void> => {
+  try {
+    const target = resolve(dir);
+    const first = await mkdir(target, { recursive: true, mode: 0o700 });
+    if (first === undefined) {
+      // Another process may have made it just now and not come to this line.
+      await syncDirectory(dirname(target)).catch(() => {});
+      return;
+    }
+    for (let made = target; ; made = dirname(made)) {
+      await syncDirectory(dirname(made));
+      if (made === resolve(first) || made === dirname(made)) return;
+    }
+  } catch (error) {
+    throw refusal(0, dir, codeOf(error) === "EEXIST" ? "ENOTDIR" : codeOf(error));
+  }
+};
+
+/** No hole is ever written, not even into a directory that was emptied or swapped while we ran. */
+const requireEntry = async (dir: string, seq: number): Promise<void> => {
+  const there = await access(join(dir, entryName(seq))).then(
+    () => true,
+    () => false,
+  );
+  if (there) return;
+  throw new RotatorError("LEDGER_UNWRITABLE", { why: `Entry ${seq} of ${dir}, the one before, is gone.` });
+};
+
+const createEntry = async (dir: string, seq: number, bytes: Uint8Array): Promise<"created" | "exists"> => {
+  const temporary = join(dir, `${TEMPORARY}${randomBytes(12).toString("hex")}`);
+  try {
+    await writeWhole(temporary, bytes);
+    if (!(await linkNew(temporary, join(dir, entryName(seq)), seq))) return "exists";
+    await unlink(temporary).catch(() => {});
+    await syncDirectory(dir);
+    return "created";
+  } catch (error) {
+    throw error instanceof RotatorError ? error : refusal(seq, dir, codeOf(error));
+  } finally {
+    await unlink(temporary).catch(() => {});
+  }
+};
+
+/** One fsync and no second one: after an error the kernel may have dropped the page and then report success. */
+const writeWhole = async (path: string, bytes: Uint8Array): Promise<void> => {
+  const handle = await open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
+  try {
+    for (let at = 0; at < bytes.length; ) {
+      const { bytesWritten } = await handle.write(bytes, at, bytes.length - at, at);
+      if (bytesWritten === 0) throw new Error("short write");
+      at += bytesWritten;
+    }
+    await handle.sync();
+  } finally {
+    await handle.close().catch(() => {});
+  }
+};
+
+/** @returns false when another one has that number. A network file system may report our own link, made at the first try, as there. */
+const linkNew = async (temporary: string, path: string, seq: number): Promise<boolean> => {
+  try {
+    await link(temporary, path);
+    return true;
+  } catch (error) {
+    const code = codeOf(error);
+    if (code === "EEXIST") return (await stat(temporary)).nlink > 1;
+    if (seq !== 0 || !NO_LINKS.has(code)) throw error;
+    throw new RotatorError("STATE_UNUSABLE", {
+      why: `The file system of ${dirname(path)} makes no hard links (${code}), which keep two rotators apart.`,
+      do: [
+        "Name a directory on a local Linux file system (ext4, xfs, btrfs, overlay) in state.dir.",
+        "In Kubernetes, set ledger: { type: kubernetes } instead.",
+      ],
+    });
+  }
+};
+
+const syncDirectory = async (dir: string): Promise<void> => {
+  const handle = await open(dir, O_RDONLY);
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close().catch(() => {});
+  }
+};
+
+/** Temporary files of killed processes, older by a day than the entry just made. The file system's own clock decides. */
+const removeStale = async (dir: string, made: string): Promise<void> => {
+  try {
+    const now = (await lstat(made)).mtimeMs;
+    for (const name of (await readdir(dir)).filter((each) => each.startsWith(TEMPORARY))) {
+      const path = join(dir, name);
+      if ((await lstat(path)).mtimeMs < now - DAY_MS) await unlink(path);
+    }
+  } catch {
+    // They harm nobody.
+  }
+};
