@@ -56,6 +56,7 @@ export const CODES = {
     do: ["Run the same command again; report it if it stays."],
   },
 
+  STILL_ACCEPTED: { exit: 3, what: "An old key still works.", do: [] },
   KEY_REJECTED: { exit: 4, what: "IMKIT rejects the key.", do: [] },
   KEY_STAGED_ALREADY: { exit: 4, what: "Another key is staged already.", do: [] },
   WRONG_APP: { exit: 4, what: "The key belongs to another IMKIT app.", do: [] },

@@ -105,6 +105,8 @@ export type LedgerEvent =
       readonly fp: Fp;
       readonly sameApp: SameApp;
       readonly appFingerprint: string | null;
+      /** A person accepted `different` by naming the app fingerprint. */
+      readonly acceptedApp?: boolean;
     })
   | (InRotation & { readonly type: "run-started"; readonly run: number })
   | (ProcessClaim & { readonly type: "claimed"; readonly rotation?: string })

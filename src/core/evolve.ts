@@ -1,0 +1,219 @@
+import type { LedgerEvent } from "./events.ts";
+import {
+  freshRollout,
+  freshStore,
+  type Rotation,
+  type RolloutProgress,
+  type StoreProgress,
+} from "./rotation.ts";
+
+export type Position = { readonly at: number; readonly id: string; readonly ts: string };
+
+/** One event of this rotation. Unknown orders never throw: a result for an unknown intent changes nothing. */
+export const evolveRotation = (r: Rotation, e: LedgerEvent, p: Position): Rotation => {
+  switch (e.type) {
+    case "run-started":
+      return startRun(r, e.run);
+    case "plan-amended":
+      return amend(r, e);
+    case "mode-found":
+      return {
+        ...r,
+        mode: e.mode,
+        modeTs: r.modeTs ?? p.ts,
+        sameApp: e.sameApp,
+        acceptedApp: e.acceptedApp === true,
+        verified: { run: e.run, ok: true, code: null },
+      };
+    case "intent":
+      return begin(r, e, p);
+    case "result":
+      return end(r, e, p);
+    case "observed":
+      return observe(r, e, p);
+    case "restarted":
+      return restarted(r, e.targets, p);
+    case "waiting":
+      return { ...r, waitingFor: e.for };
+    case "waived":
+      return e.target === undefined ? r : drop(r, e.target);
+    case "wrong-key-revoked":
+      return { ...r, wrongKey: true };
+    case "proof":
+      return { ...r, provedAt: p.at, provedRun: r.run };
+    case "closing":
+      return { ...r, closing: true };
+    case "done":
+      return { ...r, ended: "done", waitingFor: null };
+    case "abandoned":
+      return { ...r, ended: "abandoned", waitingFor: null };
+    case "genesis":
+    case "adopted":
+    case "staged":
+    case "discarded":
+    case "opened":
+    case "emergency-requested":
+    case "claimed":
+    case "renewed":
+    case "released":
+    case "notified":
+    case "rollback-requested":
+    case "late-effect":
+      return r;
+  }
+};
+
+const startRun = (r: Rotation, run: number): Rotation => ({
+  ...r,
+  run,
+  stores: new Map(
+    [...r.stores].map(([name, s]) => [
+      name,
+      s.state === "failed" || s.state === "conflict"
+        ? { ...s, state: "pending", tries: 0, retryAtMs: null }
+        : { ...s, tries: 0, retryAtMs: null },
+    ]),
+  ),
+  rollouts: new Map(
+    [...r.rollouts].map(([name, w]) => [
+      name,
+      w.state === "failed" || w.state === "held"
+        ? { ...w, state: "pending", tries: 0, retryAtMs: null }
+        : { ...w, tries: 0, retryAtMs: null },
+    ]),
+  ),
+});
+
+const amend = (r: Rotation, e: LedgerEvent & { type: "plan-amended" }): Rotation => {
+  const stores = new Map(r.stores);
+  for (const s of e.stores) stores.set(s.name, { ...(stores.get(s.name) ?? freshStore(s)), ...s, preflight: null });
+  const rollouts = new Map(r.rollouts);
+  for (const w of e.rollouts) rollouts.set(w.name, { ...(rollouts.get(w.name) ?? freshRollout(w)), ...w });
+  const amended: Rotation = { ...r, stores, rollouts, preflightRun: 0 };
+  return e.dropped.reduce(drop, amended);
+};
+
+const drop = (r: Rotation, target: string): Rotation => {
+  const store = r.stores.get(target);
+  if (store) return { ...r, stores: new Map(r.stores).set(target, { ...store, state: "dropped", open: null }) };
+  const rollout = r.rollouts.get(target);
+  if (rollout) return { ...r, rollouts: new Map(r.rollouts).set(target, { ...rollout, state: "dropped", open: null }) };
+  return r;
+};
+
+const setStore = (r: Rotation, s: StoreProgress): Rotation => ({ ...r, stores: new Map(r.stores).set(s.name, s) });
+const setRollout = (r: Rotation, w: RolloutProgress): Rotation => ({
+  ...r,
+  rollouts: new Map(r.rollouts).set(w.name, w),
+});
+
+const begin = (r: Rotation, e: LedgerEvent & { type: "intent" }, p: Position): Rotation => {
+  const intents = new Map(r.intents).set(p.id, { target: e.target, run: e.run, opId: e.opId });
+  const open = { id: p.id, run: e.run, unknown: false };
+  const store = r.stores.get(e.target);
+  if (store) {
+    const next: StoreProgress = { ...store, open, tries: store.tries + 1, retryAtMs: null };
+    return { ...setStore(r, next), intents, wroteAt: p.at };
+  }
+  const rollout = r.rollouts.get(e.target);
+  if (rollout) {
+    const next: RolloutProgress = { ...rollout, open, state: "rolling", tries: rollout.tries + 1, retryAtMs: null };
+    return { ...setRollout(r, next), intents, rolledAt: p.at };
+  }
+  return { ...r, intents };
+};
+
+const end = (r: Rotation, e: LedgerEvent & { type: "result" }, p: Position): Rotation => {
+  const target = r.intents.get(e.intent)?.target ?? "";
+  const store = r.stores.get(target);
+  const code = e.code ?? null;
+  const retryAtMs = e.retryAfterMs === undefined ? null : Date.parse(p.ts) + e.retryAfterMs;
+  if (store?.open?.id === e.intent) {
+    if (e.outcome === "unknown") {
+      return setStore(r, { ...store, state: "unknown", code, open: { ...store.open, unknown: true } });
+    }
+    if (e.outcome === "failed") {
+      const state = code === "CONFLICT" ? "conflict" : "failed";
+      return setStore(r, { ...store, state, code, open: null, retryAtMs });
+    }
+    return wrote(r, store, e.changed !== false, e.revision ?? null, p);
+  }
+  const rollout = r.rollouts.get(target);
+  if (rollout?.open?.id !== e.intent) return r;
+  if (e.outcome === "unknown") return setRollout(r, { ...rollout, code, open: { ...rollout.open, unknown: true } });
+  const reason = e.reason ?? null;
+  if (e.outcome === "failed") {
+    const state = code === "HELD" ? "held" : "failed";
+    return { ...setRollout(r, { ...rollout, state, code, reason, open: null, retryAtMs }), rolledAt: p.at };
+  }
+  const done: RolloutProgress = { ...rollout, state: "done", code: null, reason, open: null, proof: e.proof ?? 0 };
+  return { ...setRollout(r, done), rolledAt: p.at, rolledTs: p.ts };
+};
+
+/** A store holds the new key now. Whatever was restarted before a change of it has to be restarted again. */
+const wrote = (r: Rotation, s: StoreProgress, changed: boolean, revision: string | null, p: Position): Rotation => {
+  const state = changed ? "written" : "unchanged";
+  const next = setStore(r, { ...s, state, code: null, open: null, revision, retryAtMs: null });
+  if (!changed) return next;
+  const rollouts = new Map(
+    [...r.rollouts].map(([name, w]) => [
+      name,
+      w.state === "done" && w.type !== "none" ? { ...w, state: "pending" as const, tries: 0 } : w,
+    ]),
+  );
+  return { ...next, rollouts, wroteAt: p.at };
+};
+
+const observe = (r: Rotation, e: LedgerEvent & { type: "observed" }, p: Position): Rotation => {
+  const target = e.target ?? r.intents.get(e.intent ?? "")?.target ?? "";
+  const store = r.stores.get(target);
+  const rollout = r.rollouts.get(target);
+  switch (e.what) {
+    case "intent":
+      if (store && store.open?.id === e.intent) {
+        if (e.outcome === "ok") return wrote(r, store, true, null, p);
+        if (e.outcome === "failed") {
+          const state = e.code === "CONFLICT" ? "conflict" : "pending";
+          return setStore(r, { ...store, state, code: e.code ?? null, open: null });
+        }
+        return setStore(r, { ...store, state: "unknown", code: e.code ?? null });
+      }
+      if (rollout && rollout.open?.id === e.intent) {
+        if (e.outcome === "ok") {
+          return { ...setRollout(r, { ...rollout, state: "done", open: null, proof: 1 }), rolledAt: p.at, rolledTs: p.ts };
+        }
+        return setRollout(r, { ...rollout, state: "pending", open: null });
+      }
+      return r;
+    case "preflight": {
+      const preflight = { run: e.run, ok: e.outcome === "ok", code: e.code ?? null };
+      if (store) return { ...setStore(r, { ...store, preflight }), preflightRun: e.run };
+      if (rollout) return { ...setRollout(r, { ...rollout, preflight }), preflightRun: e.run };
+      return { ...r, preflightRun: e.run };
+    }
+    case "target": {
+      if (!store || store.state === "dropped") return r;
+      if (e.outcome === "ok" && e.fp === r.newFp) {
+        const state = store.state === "written" ? "written" : "unchanged";
+        return setStore(r, { ...store, state, code: null, seenAt: p.at });
+      }
+      if (e.outcome === "ok") return setStore(r, { ...store, state: "pending", code: "DRIFT", seenAt: 0 });
+      const state = e.code === "CONFLICT" ? "conflict" : "failed";
+      return setStore(r, { ...store, state, code: e.code ?? null, seenAt: 0 });
+    }
+    case "verdict": {
+      if (e.fp !== r.newFp) return r;
+      if (e.verdict === "accepted") return r.wrongKey ? { ...r, wrongKey: false } : r;
+      return e.code === undefined ? r : { ...r, verified: { run: e.run, ok: false, code: e.code } };
+    }
+  }
+};
+
+const restarted = (r: Rotation, targets: readonly string[], p: Position): Rotation => {
+  let next = r;
+  for (const name of targets) {
+    const rollout = next.rollouts.get(name);
+    if (rollout) next = setRollout(next, { ...rollout, state: "done", code: null, open: null, proof: 0 });
+  }
+  return { ...next, rolledAt: p.at, rolledTs: p.ts };
+};

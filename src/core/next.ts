@@ -1,0 +1,197 @@
+import { RETRYABLE } from "./errors.ts";
+import type { Rotation, RolloutProgress, StoreProgress } from "./rotation.ts";
+import type { Fp } from "./secret.ts";
+import { type AppState, unproved } from "./state.ts";
+
+export type Action =
+  /** Ask IMKIT about the new key, every old key and a made-up one; finds the mode. Read-only. */
+  | { readonly do: "verify" }
+  /** Ask every target whether it may be written, and keep the old keys safe. Read-only outside escrow. */
+  | { readonly do: "preflight" }
+  /** Find out whether an interrupted or unanswered effect took place. */
+  | { readonly do: "observe"; readonly target: string; readonly intent: string }
+  | { readonly do: "write"; readonly target: string }
+  | { readonly do: "roll"; readonly target: string }
+  /** Watch a store that someone else fills until it shows the new key. */
+  | { readonly do: "mirror"; readonly target: string }
+  | { readonly do: "reread" }
+  /** One probe of the new and of every old key. */
+  | { readonly do: "probe" }
+  /** Let time pass: before a retry, or for the soak. */
+  | { readonly do: "pause"; readonly ms: number; readonly why: "soak" | "retry" }
+  /** The triads. */
+  | { readonly do: "prove"; readonly keys: readonly Fp[] }
+  | { readonly do: "close" }
+  /** After `closing`: remove escrow, retire, `done`. */
+  | { readonly do: "finish" };
+
+/** What this process knows beside the ledger. Times are of its monotonic clock, in ms. */
+export type Run = {
+  readonly number: number;
+  /** Names (`nameOf`) of actions under way. */
+  readonly running: ReadonlySet<string>;
+  /** Names of read-only actions that this pass has done: `reread`, `prove`, `observe:<target>`. */
+  readonly tried: ReadonlySet<string>;
+  readonly monoMs: number;
+  readonly wallMs: number;
+  /** When both keys were last probed by this process. */
+  readonly probedAt: number | null;
+  /** `confirm-revoked`: prove now, whatever the last probe said. */
+  readonly confirm: boolean;
+  readonly soakMs: number;
+};
+
+export const PROBE_EVERY_MS = 10_000;
+const MAX_TRIES = 3;
+/** A store that wants more time than this is left for the next run. */
+const LONGEST_PAUSE_MS = 30_000;
+const NOTHING: readonly Action[] = [];
+
+/** Name of an action for `running`: what it does and to what. */
+export const nameOf = (a: Action): string => ("target" in a ? `${a.do}:${a.target}` : a.do);
+
+/**
+ * Everything that may start now. Pure: order, parallelism, when to stop and what to ask are decided here and nowhere else.
+ * Nothing, with nothing running, means: done, failed, or waiting for a person (`outcome` says which).
+ */
+export const next = (s: AppState, run: Run): readonly Action[] => {
+  const wanted = decide(s, run);
+  const idle = wanted.filter((a) => !run.running.has(nameOf(a)));
+  return [...idle, ...watch(s, run)];
+};
+
+const decide = (s: AppState, run: Run): readonly Action[] => {
+  const r = s.rotation;
+  if (r === null || r.ended !== null) return NOTHING;
+  if (r.closing) return [{ do: "finish" }];
+
+  const unsure = interrupted(r, run);
+  if (unsure.length > 0) return unsure;
+  if (r.newFp === null) return NOTHING;
+  if (r.wrongKey || isBlackout(s)) return run.probedAt === null ? [{ do: "probe" }] : NOTHING;
+
+  if (workLeft(r)) {
+    if (r.verified?.run !== run.number) return [{ do: "verify" }];
+    if (!r.verified.ok || (r.sameApp === "different" && !r.acceptedApp)) return NOTHING;
+    if (r.preflightRun !== run.number) return [{ do: "preflight" }];
+    if (preflightFailed(r)) return NOTHING;
+  }
+  const writes = storeActions(r, run);
+  if (writes.length > 0) return writes;
+  if (!storesDone(r)) return run.confirm ? proofs(s, run) : NOTHING;
+
+  const rolls = rolloutActions(r, run);
+  if (rolls.length > 0) return rolls;
+  if (!rolloutsDone(r)) {
+    if (run.confirm) return proofs(s, run);
+    return run.probedAt === null && unproved(s).length > 0 ? [{ do: "probe" }] : NOTHING;
+  }
+
+  const soak = unproved(s).every((fp) => s.verdicts.get(fp)?.verdict === "rejected") ? 0 : soakLeft(r, run);
+  if (soak > 0) return [{ do: "pause", ms: soak, why: "soak" }];
+  const changed = Math.max(r.wroteAt, r.rolledAt);
+  if (!seenSince(r, changed) || !run.tried.has("reread")) return [{ do: "reread" }];
+  return gate(s, r, run);
+};
+
+/** All stores hold the new key and everything was restarted: now the old keys have to die. */
+const gate = (s: AppState, r: Rotation, run: Run): readonly Action[] => {
+  const left = unproved(s);
+  if (left.length > 0) {
+    if (run.confirm) return proofs(s, run);
+    if (run.probedAt === null) return [{ do: "probe" }];
+    return left.every((fp) => s.verdicts.get(fp)?.verdict === "rejected") ? proofs(s, run) : NOTHING;
+  }
+  if (!seenSince(r, r.provedAt)) return [{ do: "reread" }];
+  const fresh = r.provedRun === run.number || run.probedAt !== null;
+  return fresh ? [{ do: "close" }] : [{ do: "probe" }];
+};
+
+const proofs = (s: AppState, run: Run): readonly Action[] => {
+  const keys = unproved(s);
+  return keys.length === 0 || run.tried.has("prove") ? NOTHING : [{ do: "prove", keys }];
+};
+
+/** From the first store write on both keys are probed beside the work, so that a wrong or early revocation is seen. */
+const watch = (s: AppState, run: Run): readonly Action[] => {
+  const r = s.rotation;
+  if (r === null || r.ended !== null || r.closing || r.newFp === null || r.wroteAt === 0) return NOTHING;
+  if (run.running.size === 0 || ["probe", "prove", "verify"].some((name) => run.running.has(name))) return NOTHING;
+  const due = run.probedAt === null || run.monoMs - run.probedAt >= PROBE_EVERY_MS;
+  return due && unproved(s).length > 0 ? [{ do: "probe" }] : NOTHING;
+};
+
+const interrupted = (r: Rotation, run: Run): readonly Action[] =>
+  [...r.stores.values(), ...r.rollouts.values()].flatMap((t): Action[] => {
+    if (t.open === null || t.state === "dropped") return [];
+    const mine = t.open.run === run.number && !t.open.unknown;
+    if (mine || run.tried.has(`observe:${t.name}`)) return [];
+    return [{ do: "observe", target: t.name, intent: t.open.id }];
+  });
+
+const storeActions = (r: Rotation, run: Run): readonly Action[] =>
+  [...r.stores.values()].flatMap((s): readonly Action[] => {
+    if (s.state === "dropped" || s.state === "written" || s.state === "unchanged") return [];
+    if (!s.write) return s.state === "pending" ? [{ do: "mirror", target: s.name }] : [];
+    if (s.preflight?.ok === false && s.preflight.run === run.number) return [];
+    if (s.open !== null) return run.running.has(`write:${s.name}`) ? [{ do: "write", target: s.name }] : [];
+    return tries(s, run, { do: "write", target: s.name });
+  });
+
+const tries = (t: StoreProgress | RolloutProgress, run: Run, action: Action): readonly Action[] => {
+  if (t.tries >= MAX_TRIES) return NOTHING;
+  if (t.state === "pending") return [action];
+  if (t.state !== "failed" || t.code === null || !RETRYABLE.has(t.code) || t.tries === 0) return NOTHING;
+  const wait = (t.retryAtMs ?? 0) - run.wallMs;
+  if (wait > LONGEST_PAUSE_MS) return NOTHING;
+  return wait > 0 ? [{ do: "pause", ms: wait, why: "retry" }] : [action];
+};
+
+const rolloutActions = (r: Rotation, run: Run): readonly Action[] => {
+  const all = [...r.rollouts.values()].filter((w) => w.state !== "dropped");
+  const canaries = all.filter((w) => w.canary);
+  const canaryDone = canaries.every((w) => w.state === "done");
+  return all.flatMap((w): readonly Action[] => {
+    if (w.state === "done" || w.type === "manual") return [];
+    if (w.preflight?.ok === false && w.preflight.run === run.number) return [];
+    if (!w.canary && !canaryDone) return [];
+    if (!w.after.every((name) => isDone(r.rollouts.get(name)))) return [];
+    if (w.open !== null) return run.running.has(`roll:${w.name}`) ? [{ do: "roll", target: w.name }] : [];
+    return tries(w, run, { do: "roll", target: w.name });
+  });
+};
+
+const isDone = (w: RolloutProgress | undefined): boolean => w === undefined || w.state === "done" || w.state === "dropped";
+const holdsNew = (s: StoreProgress): boolean => s.state === "written" || s.state === "unchanged" || s.state === "dropped";
+
+/** Every required store holds the new key, and none is still being tried. */
+export const storesDone = (r: Rotation): boolean =>
+  [...r.stores.values()].every((s) => (s.required ? holdsNew(s) : s.open === null));
+export const rolloutsDone = (r: Rotation): boolean =>
+  [...r.rollouts.values()].every((w) => (w.required ? isDone(w) : w.open === null));
+
+const workLeft = (r: Rotation): boolean =>
+  [...r.stores.values()].some((s) => !holdsNew(s)) ||
+  [...r.rollouts.values()].some((w) => !isDone(w) && w.type !== "manual");
+
+/** Before the first write one failed preflight of a required target stops all of them. */
+export const preflightFailed = (r: Rotation): boolean =>
+  [...r.stores.values(), ...r.rollouts.values()].some(
+    (t) => t.required && t.state !== "dropped" && t.preflight?.run === r.preflightRun && !t.preflight.ok,
+  );
+
+const seenSince = (r: Rotation, at: number): boolean =>
+  [...r.stores.values()].every((s) => !s.required || s.state === "dropped" || s.seenAt > at);
+
+const soakLeft = (r: Rotation, run: Run): number => {
+  if (run.soakMs === 0 || r.mode !== "overlap" || r.rolledTs === null) return 0;
+  return Math.max(0, Date.parse(r.rolledTs) + run.soakMs - run.wallMs);
+};
+
+/** The new key and every old key are rejected: nothing works, another key has to be issued. */
+export const isBlackout = (s: AppState): boolean => {
+  const r = s.rotation;
+  if (r === null || r.ended !== null || r.newFp === null || r.wroteAt === 0) return false;
+  if (s.verdicts.get(r.newFp)?.verdict !== "rejected") return false;
+  return [...s.old.keys()].every((fp) => s.verdicts.get(fp)?.verdict === "rejected");
+};

@@ -1,0 +1,110 @@
+import type { LedgerEvent, Mode, PlannedRollout, PlannedStore, SameApp } from "./events.ts";
+import type { Fp } from "./secret.ts";
+
+/** Where one target of a plan stands. `tries` counts this run's intents; `open` is an intent without a sure end. */
+type Progress = {
+  readonly code: string | null;
+  readonly open: { readonly id: string; readonly run: number; readonly unknown: boolean } | null;
+  readonly tries: number;
+  readonly retryAtMs: number | null;
+  readonly preflight: { readonly run: number; readonly ok: boolean; readonly code: string | null } | null;
+};
+export type StoreProgress = PlannedStore &
+  Progress & {
+    readonly state: "pending" | "written" | "unchanged" | "failed" | "conflict" | "unknown" | "dropped";
+    readonly revision: string | null;
+    /** Position at which it was last read back holding the new key. */
+    readonly seenAt: number;
+  };
+export type RolloutProgress = PlannedRollout &
+  Progress & {
+    readonly state: "pending" | "rolling" | "done" | "failed" | "held" | "dropped";
+    readonly proof: number | null;
+    readonly reason: string | null;
+  };
+
+/** One run for one app, as its ledger tells it. Counters (`…At`) are positions in the ledger, 0 = never. */
+export type Rotation = {
+  readonly id: string;
+  readonly openedTs: string;
+  readonly run: number;
+  readonly newFp: Fp | null;
+  readonly mode: Mode | null;
+  readonly sameApp: SameApp | null;
+  readonly acceptedApp: boolean;
+  readonly verified: { readonly run: number; readonly ok: boolean; readonly code: string | null } | null;
+  readonly preflightRun: number;
+  readonly stores: ReadonlyMap<string, StoreProgress>;
+  readonly rollouts: ReadonlyMap<string, RolloutProgress>;
+  readonly intents: ReadonlyMap<string, { readonly target: string; readonly run: number; readonly opId: string }>;
+  readonly wroteAt: number;
+  readonly rolledAt: number;
+  readonly rolledTs: string | null;
+  readonly provedAt: number;
+  readonly provedRun: number;
+  readonly waitingFor: "key" | "restart" | "revoke" | "soak" | "mirror" | null;
+  readonly wrongKey: boolean;
+  readonly closing: boolean;
+  readonly ended: "done" | "abandoned" | null;
+  /** Instants of the first acceptance in `replace` and of the last store written, for the blackout figure. */
+  readonly modeTs: string | null;
+  readonly reason: string | null;
+};
+
+const FRESH: Progress = { code: null, open: null, tries: 0, retryAtMs: null, preflight: null };
+export const freshStore = (s: PlannedStore): StoreProgress => ({ ...s, ...FRESH, state: "pending", revision: null, seenAt: 0 });
+export const freshRollout = (r: PlannedRollout): RolloutProgress => ({
+  ...r,
+  ...FRESH,
+  state: r.type === "none" ? "done" : "pending",
+  proof: null,
+  reason: null,
+});
+const byName = <T extends { readonly name: string }>(list: readonly T[]): ReadonlyMap<string, T> =>
+  new Map(list.map((item) => [item.name, item]));
+
+export const openRotation = (e: LedgerEvent & { type: "opened" }, ts: string): Rotation => ({
+  id: e.rotation,
+  openedTs: ts,
+  run: 0,
+  newFp: e.new,
+  mode: null,
+  sameApp: null,
+  acceptedApp: false,
+  verified: null,
+  preflightRun: 0,
+  stores: byName(e.stores.map(freshStore)),
+  rollouts: byName(e.rollouts.map(freshRollout)),
+  intents: new Map(),
+  wroteAt: 0,
+  rolledAt: 0,
+  rolledTs: null,
+  provedAt: 0,
+  provedRun: 0,
+  waitingFor: null,
+  wrongKey: false,
+  closing: false,
+  ended: null,
+  modeTs: null,
+  reason: e.reason,
+});
+
+/** Another key takes the place of the new one: every target has to be done again, what is known of the old ones stays. */
+export const rekey = (r: Rotation, fp: Fp): Rotation => ({
+  ...r,
+  newFp: fp,
+  mode: null,
+  sameApp: null,
+  acceptedApp: false,
+  verified: null,
+  preflightRun: 0,
+  stores: new Map(
+    [...r.stores].map(([name, s]) => [name, s.state === "dropped" ? s : { ...freshStore(s), open: s.open }]),
+  ),
+  rollouts: new Map(
+    [...r.rollouts].map(([name, w]) => [name, w.state === "dropped" ? w : { ...freshRollout(w), open: w.open }]),
+  ),
+  wrongKey: false,
+  waitingFor: null,
+});
+

@@ -1,0 +1,236 @@
+import type { LedgerEvent, ProcessClaim, SameApp, Verdict } from "./events.ts";
+import { evolveRotation } from "./evolve.ts";
+import { openRotation, type Rotation, rekey } from "./rotation.ts";
+import type { Fp } from "./secret.ts";
+
+/** A key that may still work and is not the new one. `done` needs `proved` or `waived` for each. */
+export type OldKey = {
+  readonly proved: boolean;
+  readonly waived: boolean;
+  readonly discarded: boolean;
+};
+export type Staged = {
+  readonly fp: Fp;
+  readonly verdict: Verdict;
+  readonly sameApp: SameApp;
+  readonly ts: string;
+};
+
+/** What one app's ledger says is true. Never stored, only folded. */
+export type AppState = {
+  readonly app: string | null;
+  readonly salt: string | null;
+  readonly adopted: boolean;
+  /** What the stores should hold while no rotation is open. */
+  readonly current: Fp | null;
+  /** Last fingerprint seen in, or written to, each store. */
+  readonly lastSeen: ReadonlyMap<string, Fp | null>;
+  /** Every key fingerprint that the ledger names. */
+  readonly known: ReadonlySet<Fp>;
+  readonly stale: ReadonlySet<Fp>;
+  readonly dead: ReadonlySet<Fp>;
+  readonly old: ReadonlyMap<Fp, OldKey>;
+  /** Discarded with --forget: no proof is needed, `status` still tells. */
+  readonly forgotten: ReadonlySet<Fp>;
+  readonly staged: Staged | null;
+  readonly verdicts: ReadonlyMap<Fp, { readonly verdict: Verdict; readonly ts: string }>;
+  readonly appFingerprint: string | null;
+  readonly rotation: Rotation | null;
+  readonly claim: (ProcessClaim & { readonly at: number }) | null;
+  /** UTC instant of the last `done`, else of `adopted`. */
+  readonly freshTs: string | null;
+  readonly lastEnded: { readonly rotation: string; readonly newFp: Fp | null; readonly old: readonly Fp[] } | null;
+};
+
+export const EMPTY: AppState = {
+  app: null,
+  salt: null,
+  adopted: false,
+  current: null,
+  lastSeen: new Map(),
+  known: new Set(),
+  stale: new Set(),
+  dead: new Set(),
+  old: new Map(),
+  forgotten: new Set(),
+  staged: null,
+  verdicts: new Map(),
+  appFingerprint: null,
+  rotation: null,
+  claim: null,
+  freshTs: null,
+  lastEnded: null,
+};
+
+/** Where an event stands: entry, index in it, and the entry's time. */
+export type At = { readonly seq: number; readonly index: number; readonly ts: string };
+
+/** Pure: same events, same state. One step of the fold. */
+export const evolve = (s: AppState, e: LedgerEvent, at: At): AppState => {
+  const next = evolveApp(s, e, at);
+  const r = next.rotation;
+  if (r === null || r.ended !== null || !("rotation" in e) || e.rotation !== r.id || e.type === "opened") return next;
+  const position = { at: at.seq * 4096 + at.index + 1, id: `${at.seq}.${at.index}`, ts: at.ts };
+  const rotation = evolveRotation(r, e, position);
+  return rotation === r ? next : { ...next, rotation };
+};
+
+const evolveApp = (s: AppState, e: LedgerEvent, at: At): AppState => {
+  switch (e.type) {
+    case "genesis":
+      return { ...s, app: e.app, salt: e.salt };
+    case "adopted":
+      return adopted(s, e, at);
+    case "staged":
+      return staged(s, e, at);
+    case "discarded":
+      return discarded(s, e);
+    case "opened":
+      return opened(s, e, at);
+    case "mode-found":
+      return { ...s, verdicts: new Map(s.verdicts).set(e.fp, { verdict: "accepted", ts: at.ts }) };
+    case "observed":
+      return observed(s, e, at);
+    case "result":
+      return resulted(s, e);
+    case "claimed":
+      return { ...s, claim: { ...e, at: at.seq } };
+    case "released":
+      return s.claim?.inst === e.inst ? { ...s, claim: null } : s;
+    case "wrong-key-revoked":
+      return { ...s, verdicts: new Map(s.verdicts).set(e.new, { verdict: "rejected", ts: at.ts }) };
+    case "proof":
+      return {
+        ...s,
+        old: amendOld(s.old, e.fp, { proved: true }),
+        dead: new Set(s.dead).add(e.fp),
+        verdicts: new Map(s.verdicts).set(e.fp, { verdict: "rejected", ts: at.ts }),
+        forgotten: without(s.forgotten, e.fp),
+      };
+    case "waived":
+      return e.fp === undefined
+        ? s
+        : { ...s, old: amendOld(s.old, e.fp, { waived: true }), forgotten: without(s.forgotten, e.fp) };
+    case "done":
+      return done(s, e, at);
+    case "abandoned":
+      return s.current === null || s.rotation?.id !== e.rotation ? s : { ...s, old: leave(s.old, s.current) };
+    case "plan-amended":
+    case "emergency-requested":
+    case "run-started":
+    case "renewed":
+    case "intent":
+    case "waiting":
+    case "notified":
+    case "restarted":
+    case "rollback-requested":
+    case "late-effect":
+    case "closing":
+      return s;
+  }
+};
+
+const amendOld = (old: AppState["old"], fp: Fp, change: Partial<OldKey>): AppState["old"] => {
+  const key = old.get(fp);
+  return key === undefined ? old : new Map(old).set(fp, { ...key, ...change });
+};
+const without = (set: ReadonlySet<Fp>, fp: Fp): ReadonlySet<Fp> =>
+  set.has(fp) ? new Set([...set].filter((x) => x !== fp)) : set;
+const FRESH_OLD: OldKey = { proved: false, waived: false, discarded: false };
+const join = (old: AppState["old"], fp: Fp, discarded = false): AppState["old"] =>
+  old.has(fp) ? old : new Map(old).set(fp, { ...FRESH_OLD, discarded });
+const leave = (old: AppState["old"], fp: Fp): AppState["old"] => {
+  if (!old.has(fp)) return old;
+  const next = new Map(old);
+  next.delete(fp);
+  return next;
+};
+
+const adopted = (s: AppState, e: LedgerEvent & { type: "adopted" }, at: At): AppState => ({
+  ...s,
+  adopted: true,
+  current: e.current,
+  lastSeen: new Map(e.stores.map(({ name, fp }) => [name, fp])),
+  known: new Set([...s.known, ...e.old, ...e.stale, ...(e.current === null ? [] : [e.current])]),
+  stale: new Set(e.stale),
+  old: e.old.reduce((old, fp) => join(old, fp), s.old),
+  appFingerprint: e.appFingerprint ?? s.appFingerprint,
+  freshTs: at.ts,
+});
+
+const staged = (s: AppState, e: LedgerEvent & { type: "staged" }, at: At): AppState => {
+  const base: AppState = {
+    ...s,
+    known: new Set(s.known).add(e.fp),
+    verdicts: new Map(s.verdicts).set(e.fp, { verdict: e.verdict, ts: at.ts }),
+    old: leave(e.replaces === undefined ? s.old : join(s.old, e.replaces), e.fp),
+    forgotten: without(s.forgotten, e.fp),
+  };
+  const key: Staged = { fp: e.fp, verdict: e.verdict, sameApp: e.sameApp, ts: at.ts };
+  const r = s.rotation;
+  const takesOver = r !== null && r.ended === null && e.rotation === r.id;
+  if (!takesOver) return { ...base, staged: key };
+  return { ...base, staged: null, rotation: r.newFp === e.fp ? r : rekey(r, e.fp) };
+};
+
+/** A dropped key of another app was never ours: it leaves without joining the old set. */
+const discarded = (s: AppState, e: LedgerEvent & { type: "discarded" }): AppState => {
+  const staged = s.staged?.fp === e.fp ? null : s.staged;
+  const foreign = s.staged?.fp === e.fp && s.staged.sameApp === "different";
+  if (e.forget) return { ...s, staged, old: leave(s.old, e.fp), forgotten: new Set(s.forgotten).add(e.fp) };
+  return { ...s, staged, old: foreign ? s.old : join(s.old, e.fp, true) };
+};
+
+const opened = (s: AppState, e: LedgerEvent & { type: "opened" }, at: At): AppState => ({
+  ...s,
+  staged: e.new !== null && s.staged?.fp === e.new ? null : s.staged,
+  old: e.old.reduce((old, fp) => join(old, fp), s.old),
+  rotation: openRotation(e, at.ts),
+});
+
+const observed = (s: AppState, e: LedgerEvent & { type: "observed" }, at: At): AppState => {
+  if (e.what === "verdict" && typeof e.fp === "string" && e.verdict !== undefined) {
+    const verdicts = new Map(s.verdicts).set(e.fp, { verdict: e.verdict, ts: at.ts });
+    const alive = e.verdict === "accepted" && s.old.get(e.fp)?.proved === true;
+    return alive
+      ? { ...s, verdicts, old: amendOld(s.old, e.fp, { proved: false }), dead: without(s.dead, e.fp) }
+      : { ...s, verdicts };
+  }
+  if (e.target !== undefined && e.fp !== undefined && e.outcome === "ok") {
+    return { ...s, lastSeen: new Map(s.lastSeen).set(e.target, e.fp) };
+  }
+  return s;
+};
+
+const resulted = (s: AppState, e: LedgerEvent & { type: "result" }): AppState => {
+  const r = s.rotation;
+  const target = r?.intents.get(e.intent)?.target;
+  if (e.outcome !== "ok" || r === null || target === undefined || !r.stores.has(target)) return s;
+  return { ...s, lastSeen: new Map(s.lastSeen).set(target, r.newFp) };
+};
+
+const done = (s: AppState, e: LedgerEvent & { type: "done" }, at: At): AppState => {
+  const r = s.rotation;
+  if (r === null || r.id !== e.rotation || r.ended !== null) return s;
+  return {
+    ...s,
+    current: r.newFp,
+    old: new Map(),
+    stale: new Set(),
+    appFingerprint: e.appFingerprint ?? s.appFingerprint,
+    freshTs: at.ts,
+    lastEnded: { rotation: r.id, newFp: r.newFp, old: [...s.old.keys()] },
+  };
+};
+
+/** Old keys that still need a proof or a waiver. */
+export const unproved = (s: AppState): readonly Fp[] =>
+  [...s.old].filter(([, key]) => !key.proved && !key.waived).map(([fp]) => fp);
+
+/** The key that the stores should hold now. */
+export const wanted = (s: AppState): Fp | null => {
+  const r = s.rotation;
+  return r !== null && r.ended === null && r.newFp !== null && r.wroteAt > 0 ? r.newFp : s.current;
+};
+
+export const isOpen = (s: AppState): boolean => s.rotation !== null && s.rotation.ended === null;

@@ -1,0 +1,52 @@
+import { RotatorError } from "../core/errors.ts";
+import type { Hands } from "./hands.ts";
+import { type Journal, Moved, Superseded } from "./journal.ts";
+
+/** A foreign claim is dead when its process wrote nothing for this long on our own monotonic clock. */
+export const SILENCE_MS = 90_000;
+/** An effect starts only while our last entry is younger than this. */
+export const FRESH_MS = 30_000;
+const LOOK_EVERY_MS = 1_000;
+
+/**
+ * Returns when no live foreign claim stands in the way: none, ours, provably gone, or silent for 90 s.
+ * @throws RotatorError LOCKED after `waitMs`.
+ */
+export const awaitFree = async (hands: Hands, journal: Journal, waitMs: number): Promise<void> => {
+  const { clock, host, signal } = hands;
+  const started = clock.monotonic();
+  for (;;) {
+    await journal.refresh();
+    const claim = journal.state().claim;
+    if (claim === null || claim.inst === host.claim.inst) return;
+    if (await host.isGone(claim)) return;
+    const seen = journal.seenMs(claim.inst) ?? started;
+    if (clock.monotonic() - seen >= SILENCE_MS) return;
+    if (clock.monotonic() - started >= waitMs || signal.aborted) {
+      throw new RotatorError("LOCKED", {
+        why: `Process ${claim.pid} on ${claim.host} holds the claim.`,
+        state: "That process goes on; this one did nothing.",
+        do: [`imkit-rotator status ${hands.app.name}`, `imkit-rotator rotate ${hands.app.name} --wait=5m`],
+      });
+    }
+    await clock.sleep(LOOK_EVERY_MS, signal);
+  }
+};
+
+/**
+ * Right before an effect: the head is ours and young, so that nobody can have taken us for dead.
+ * @throws Superseded when someone has.
+ */
+export const ensureOurs = async (journal: Journal, inst: string): Promise<void> => {
+  for (;;) {
+    await journal.refresh();
+    if (journal.superseded()) throw new Superseded();
+    if (journal.ownHeadAgeMs() < FRESH_MS) return;
+    try {
+      await journal.decide([{ type: "renewed", inst }]);
+      return;
+    } catch (error) {
+      if (!(error instanceof Moved)) throw error;
+    }
+  }
+};

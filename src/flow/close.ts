@@ -1,0 +1,17 @@
+import type { LedgerEvent } from "../core/events.ts";
+import { type Pass, rotationOf } from "./pass.ts";
+
+/** After `closing`: nothing of this rotation stays in escrow, then `done`. Repeatable. */
+export const finish = async (pass: Pass): Promise<readonly LedgerEvent[]> => {
+  const { hands, journal } = pass;
+  const s = journal.state();
+  const r = rotationOf(pass);
+  const key = r.newFp === null ? null : await pass.keys.get(r.newFp);
+  const app = key === null ? null : await hands.platform.appIdentity(key, pass.signal);
+  const finished = [...s.old].filter(([, k]) => k.proved || k.waived).map(([fp]) => fp);
+  for (const fp of [...(r.newFp === null ? [] : [r.newFp]), ...finished]) await hands.escrow.remove(fp);
+  return [
+    { type: "done", rotation: r.id, appFingerprint: app?.fingerprint(s.salt ?? "") ?? null },
+    { type: "released", inst: hands.host.claim.inst },
+  ];
+};

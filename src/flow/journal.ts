@@ -1,0 +1,195 @@
+import { follow, seal } from "../core/chain.ts";
+import { RotatorError } from "../core/errors.ts";
+import type { Entry, LedgerEvent } from "../core/events.ts";
+import { type AppState, EMPTY, evolve } from "../core/state.ts";
+import type { Hands } from "./hands.ts";
+
+/** The ledger moved under a decision: fold again and decide again. */
+export class Moved extends Error {}
+/** Another rotator claimed the app after us. */
+export class Superseded extends Error {}
+
+type Waiter = {
+  readonly events: readonly LedgerEvent[];
+  /** Facts (results) are true whatever came between; decisions (intents) are not. */
+  readonly fact: boolean;
+  /** A fact about our own past that is told even after someone else took over. */
+  readonly late: boolean;
+  readonly resolve: (at: { seq: number; first: number }) => void;
+  readonly reject: (error: unknown) => void;
+};
+
+/** One app's ledger, followed and folded, with one append queue. */
+export type Journal = {
+  /** State as of the last entry read or written. */
+  state(): AppState;
+  head(): { readonly seq: number; readonly h: string } | null;
+  ledgerId(): string | null;
+  /** Reads what others wrote. @throws RotatorError LEDGER_BROKEN */
+  refresh(): Promise<void>;
+  /** Appends a decision; @throws Moved when the ledger is not where it was decided, Superseded after a foreign claim. */
+  decide(events: readonly LedgerEvent[]): Promise<{ readonly seq: number; readonly first: number }>;
+  /** Appends facts, whatever was written between. @throws Superseded (unless `late`) */
+  record(events: readonly LedgerEvent[], options?: { readonly late?: boolean }): Promise<void>;
+  /** First 16 hex digits of an entry's hash; null = this ledger has no such entry. */
+  h16(seq: number): string | null;
+  /** The last entry is ours, and it is that many ms old. Infinity when it is not ours. */
+  ownHeadAgeMs(): number;
+  superseded(): boolean;
+  /** Monotonic ms at which an entry of that process was last seen to arrive. */
+  seenMs(inst: string): number | null;
+  readonly entries: () => number;
+};
+
+const MAX_BODY = 12_000;
+
+export const openJournal = async (hands: Hands): Promise<Journal> => {
+  const { ledger, clock, host } = hands;
+  let state = EMPTY;
+  let head: { seq: number; h: string; ledger: string } | null = null;
+  let lastAppend = Number.NEGATIVE_INFINITY;
+  let headInst = "";
+  const hashes: string[] = [];
+  let poisoned: unknown = null;
+  const seen = new Map<string, number>();
+  const inst = host.claim.inst;
+  let claimedByUs = false;
+  let lost = false;
+
+  const take = (entry: Entry): void => {
+    head = { seq: entry.seq, h: entry.h, ledger: entry.ledger };
+    headInst = entry.inst;
+    hashes[entry.seq] = entry.h.slice(0, 16);
+    seen.set(entry.inst, clock.monotonic());
+    entry.events.forEach((event, index) => {
+      state = evolve(state, event, { seq: entry.seq, index, ts: entry.ts });
+      if (event.type === "claimed") {
+        if (event.inst === inst) {
+          claimedByUs = true;
+          lost = false;
+        } else if (claimedByUs) lost = true;
+      }
+      if (event.type === "released" && event.inst === inst) claimedByUs = false;
+    });
+  };
+
+  const refresh = async (): Promise<void> => {
+    for (const bytes of await ledger.read(head === null ? 0 : head.seq + 1)) {
+      const followed = follow(head, bytes);
+      if ("problem" in followed) {
+        throw new RotatorError("LEDGER_BROKEN", {
+          why: `Entry ${head === null ? 0 : head.seq + 1} of ${ledger.where}: ${followed.problem}.`,
+        });
+      }
+      take(followed.entry);
+    }
+  };
+
+  const queue: Waiter[] = [];
+  let pumping = false;
+
+  const pump = async (): Promise<void> => {
+    if (pumping) return;
+    pumping = true;
+    try {
+      while (queue.length > 0) await appendOnce();
+    } finally {
+      pumping = false;
+    }
+  };
+
+  /** As many waiters as fit into one entry, but a decision only alone: it was made on this very head. */
+  const appendOnce = async (): Promise<void> => {
+    const batch = queue[0]?.fact ? takeFacts(queue) : queue.splice(0, 1);
+    const events = batch.flatMap((w) => w.events);
+    const seq: number = head === null ? 0 : head.seq + 1;
+    try {
+      if (poisoned !== null) throw poisoned;
+      const { line } = seal({
+        v: 1,
+        ledger: head?.ledger ?? hex(hands.entropy(16)),
+        seq,
+        prev: head?.h ?? null,
+        ts: new Date(clock.now()).toISOString(),
+        inst,
+        actor: hands.actor,
+        events,
+      });
+      const made = await ledger.create(seq, line);
+      if (made === "exists") return await moved(batch);
+      const own = follow(head, line);
+      if ("problem" in own) throw new RotatorError("INTERNAL", { why: `own entry refused: ${own.problem}` });
+      const { entry } = own;
+      take(entry);
+      lastAppend = clock.monotonic();
+      let first = 0;
+      for (const w of batch) {
+        w.resolve({ seq, first });
+        first += w.events.length;
+      }
+      for (const event of entry.events) hands.tell({ kind: "event", event, seq });
+    } catch (error) {
+      // After a failed append nobody knows what is on the disk: this process writes and does nothing more.
+      poisoned = error;
+      for (const w of [...batch, ...queue.splice(0)]) w.reject(error);
+    }
+  };
+
+  const moved = async (batch: readonly Waiter[]): Promise<void> => {
+    await refresh();
+    for (const w of [...batch].reverse()) {
+      if (lost && !w.late) w.reject(new Superseded());
+      else if (w.fact) queue.unshift(w);
+      else w.reject(new Moved());
+    }
+  };
+
+  const push = (
+    events: readonly LedgerEvent[],
+    fact: boolean,
+    late = false,
+  ): Promise<{ seq: number; first: number }> =>
+    new Promise((resolve, reject) => {
+      queue.push({ events, fact, late, resolve, reject });
+      void pump();
+    });
+
+  await refresh();
+  return {
+    state: () => state,
+    head: () => head,
+    ledgerId: () => head?.ledger ?? null,
+    refresh,
+    decide: (events) => {
+      if (lost) return Promise.reject(new Superseded());
+      return push(events, false);
+    },
+    record: async (events, options) => {
+      if (events.length === 0) return;
+      const late = options?.late === true;
+      if (lost && !late) throw new Superseded();
+      for (const chunk of chunks(events)) await push(chunk, true, late);
+    },
+    h16: (seq) => hashes[seq] ?? null,
+    ownHeadAgeMs: () => (headInst === inst ? clock.monotonic() - lastAppend : Number.POSITIVE_INFINITY),
+    superseded: () => lost,
+    seenMs: (who) => seen.get(who) ?? null,
+    entries: () => (head === null ? 0 : head.seq + 1),
+  };
+};
+
+const size = (events: readonly LedgerEvent[]): number => JSON.stringify(events).length;
+
+const takeFacts = (queue: Waiter[]): readonly Waiter[] => {
+  let n = 1;
+  while (queue[n]?.fact && size(queue.slice(0, n + 1).flatMap((w) => w.events)) < MAX_BODY) n++;
+  return queue.splice(0, n);
+};
+
+const chunks = (events: readonly LedgerEvent[]): readonly (readonly LedgerEvent[])[] => {
+  if (events.length <= 1 || size(events) < MAX_BODY) return [events];
+  const half = Math.ceil(events.length / 2);
+  return [...chunks(events.slice(0, half)), ...chunks(events.slice(half))];
+};
+
+export const hex = (bytes: Uint8Array): string => Array.from(bytes, (b) => b.toString(16).padStart(2, "0")).join("");

@@ -1,0 +1,154 @@
+import { RotatorError } from "../core/errors.ts";
+import type { LedgerEvent, PlannedRollout, PlannedStore } from "../core/events.ts";
+import type { Rotation } from "../core/rotation.ts";
+import { isOpen, unproved } from "../core/state.ts";
+import type { Hands } from "./hands.ts";
+import { hex, type Journal, Moved } from "./journal.ts";
+import type { Keys } from "./keys.ts";
+import { compareApps, examine } from "./probing.ts";
+
+/** Decides again until the ledger stands still under the decision. `make` returns nothing when there is nothing to write. */
+export const settle = async (
+  journal: Journal,
+  make: () => readonly LedgerEvent[] | Promise<readonly LedgerEvent[]>,
+): Promise<void> => {
+  for (;;) {
+    const events = await make();
+    if (events.length === 0) return;
+    try {
+      await journal.decide(events);
+      return;
+    } catch (error) {
+      if (!(error instanceof Moved)) throw error;
+    }
+  }
+};
+
+/** The first entry of a ledger, with its public salt. */
+export const ensureGenesis = (hands: Hands, journal: Journal): Promise<void> =>
+  settle(journal, () => {
+    const s = journal.state();
+    if (s.salt === null) return [{ type: "genesis", app: hands.app.name, salt: hex(hands.entropy(32)) }];
+    if (s.app !== null && s.app !== hands.app.name) {
+      throw new RotatorError("LEDGER_BROKEN", { why: `The ledger in ${hands.ledger.where} belongs to another app.` });
+    }
+    return [];
+  });
+
+/** The one key that waits to become, or is becoming, the current one. */
+export const pendingKey = (journal: Journal): string | null => {
+  const s = journal.state();
+  return isOpen(s) ? (s.rotation?.newFp ?? s.staged?.fp ?? null) : (s.staged?.fp ?? null);
+};
+
+/** A key that is in escrow but in no ledger entry: `stage` was killed between the two. It is taken in now. */
+export const absorbEscrow = async (hands: Hands, journal: Journal, keys: Keys): Promise<void> => {
+  const s = journal.state();
+  if (s.salt === null) return;
+  for (const fp of await hands.escrow.list()) {
+    if (s.known.has(fp) || s.forgotten.has(fp) || s.dead.has(fp)) continue;
+    const key = await keys.get(fp);
+    if (key === null || key.fingerprint(s.salt) !== fp) continue;
+    const examined = await examine(hands, key, hands.signal);
+    const compared =
+      examined.verdict === "accepted"
+        ? await compareApps(hands, journal.state(), key, [], hands.signal)
+        : { sameApp: "unproved" as const, appFingerprint: null };
+    await settle(journal, () => {
+      if (journal.state().known.has(fp)) return [];
+      const staged: LedgerEvent = {
+        type: "staged",
+        fp,
+        verdict: examined.verdict,
+        source: "escrow",
+        ...compared,
+      };
+      // A second key beside a staged one is not chosen for anybody: it is kept, and must be revoked like an old key.
+      return pendingKey(journal) === null ? [staged] : [{ type: "discarded", fp, forget: false }];
+    });
+    hands.tell({ kind: "note", text: "A key that was saved just before an interruption was taken in from escrow." });
+  }
+};
+
+export type OpenOptions = {
+  readonly reason: string | null;
+  readonly ticket: string | null;
+  readonly drop: readonly string[];
+};
+
+/** Opens a rotation for the staged key, or brings the open one's plan in step with the config. */
+export const openRotation = (hands: Hands, journal: Journal, options: OpenOptions): Promise<void> =>
+  settle(journal, () => {
+    const s = journal.state();
+    if (isOpen(s) && s.rotation !== null) return amendments(hands, s.rotation, options);
+    if (s.staged === null) return [];
+    const current = s.current === s.staged.fp ? null : s.current;
+    return [
+      {
+        type: "opened",
+        rotation: `r-${hex(hands.entropy(6))}`,
+        new: s.staged.fp,
+        current,
+        old: [...new Set([...(current === null ? [] : [current]), ...unproved(s)])],
+        stores: hands.app.stores.map((t) => t.plan),
+        rollouts: hands.app.rollouts.map((t) => t.plan),
+        reason: options.reason,
+        ticket: options.ticket,
+      },
+    ];
+  });
+
+type Planned = PlannedStore | PlannedRollout;
+
+const amendments = (hands: Hands, r: Rotation, options: OpenOptions): readonly LedgerEvent[] => {
+  const config = new Map<string, { half: "store" | "rollout"; plan: Planned }>([
+    ...hands.app.stores.map(({ plan }) => [plan.name, { half: "store" as const, plan }] as const),
+    ...hands.app.rollouts.map(({ plan }) => [plan.name, { half: "rollout" as const, plan }] as const),
+  ]);
+  const recorded = [
+    ...[...r.stores.values()].map((t) => ({ half: "store" as const, t })),
+    ...[...r.rollouts.values()].map((t) => ({ half: "rollout" as const, t })),
+  ];
+  const gone = recorded.filter(({ half, t }) => {
+    const now = config.get(t.name);
+    return t.state !== "dropped" && (now === undefined || now.half !== half || now.plan.type !== t.type);
+  });
+  const events: LedgerEvent[] = [];
+  const missing = gone.filter(({ t }) => t.required && !options.drop.includes(t.name)).map(({ t }) => t.name);
+  for (const name of options.drop) {
+    if (!gone.some(({ t }) => t.name === name)) {
+      throw new RotatorError("USAGE", { what: `--drop ${name}: that target is still in the config, or was never planned.` });
+    }
+    events.push({ type: "waived", rotation: r.id, target: name, reason: options.reason ?? "dropped by the operator" });
+  }
+  if (missing.length > 0) {
+    throw new RotatorError("PLAN_CHANGED", {
+      why: `The open rotation ${r.id} needs: ${missing.join(", ")}.`,
+      state: "The rotation stays open; nothing was written.",
+      do: [
+        "Put the target back into the config with the same name and type",
+        ...missing.map((name) => `imkit-rotator rotate ${hands.app.name} --drop ${name}`),
+      ],
+    });
+  }
+  const known = new Map(recorded.map(({ t }) => [t.name, t]));
+  const goneNames = new Set(gone.map(({ t }) => t.name));
+  const differs = (plan: Planned): boolean => {
+    const t = known.get(plan.name);
+    if (t === undefined) return true;
+    if (t.state === "dropped" || goneNames.has(plan.name)) return false;
+    return JSON.stringify(Object.entries(plan).sort()) !== JSON.stringify(pick(t, Object.keys(plan)));
+  };
+  const stores = hands.app.stores.map((t) => t.plan).filter(differs);
+  const rollouts = hands.app.rollouts.map((t) => t.plan).filter(differs);
+  const dropped = gone.filter(({ t }) => !t.required).map(({ t }) => t.name);
+  if (stores.length + rollouts.length + dropped.length > 0) {
+    events.push({ type: "plan-amended", rotation: r.id, stores, rollouts, dropped });
+  }
+  return events;
+};
+
+const pick = (from: object, keys: readonly string[]): readonly unknown[] =>
+  Object.entries(from)
+    .filter(([key]) => keys.includes(key))
+    .sort();

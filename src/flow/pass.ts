@@ -1,0 +1,44 @@
+import { ProviderError, RETRYABLE, RotatorError } from "../core/errors.ts";
+import type { Rotation } from "../core/rotation.ts";
+import type { Fp } from "../core/secret.ts";
+import type { Hands } from "./hands.ts";
+import type { Journal } from "./journal.ts";
+import type { Keys } from "./keys.ts";
+import type { ProofEnd } from "./probing.ts";
+
+/** One pass of the loop over one open rotation: what every action needs. */
+export type Pass = {
+  readonly hands: Hands;
+  readonly journal: Journal;
+  readonly keys: Keys;
+  readonly run: number;
+  /** `--accept-app`: a person named this app fingerprint. */
+  readonly acceptApp: string | null;
+  readonly signal: AbortSignal;
+  /** How the triads of this pass ended, by old key; kept in no ledger unless they proved something. */
+  readonly ends: Map<Fp, ProofEnd>;
+};
+
+/** The open rotation. Actions are only decided while there is one. */
+export const rotationOf = (pass: { readonly journal: Journal }): Rotation => {
+  const r = pass.journal.state().rotation;
+  if (r === null) throw new RotatorError("INTERNAL", { why: "no rotation is open" });
+  return r;
+};
+
+/** Whatever a provider threw, as our error: what it did not promise to throw is doubt, and its text is dropped. */
+export const asProviderError = (error: unknown): ProviderError =>
+  error instanceof ProviderError ? error : new ProviderError("UNAVAILABLE", "unknown", "the provider failed");
+
+/** A read that may be tried again: up to 3 times for what can pass by itself. */
+export const patiently = async <T>(hands: Hands, signal: AbortSignal, read: () => Promise<T>): Promise<T> => {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await read();
+    } catch (thrown) {
+      const error = asProviderError(thrown);
+      if (attempt >= 3 || !RETRYABLE.has(error.code) || signal.aborted) throw error;
+      await hands.clock.sleep(Math.min(error.retryAfterMs ?? 1_000 * attempt, 10_000), signal);
+    }
+  }
+};

@@ -1,0 +1,142 @@
+import type { Evidence, LedgerEvent, Mode, SameApp, TriadEvidence } from "../core/events.ts";
+import type { Fp, Secret } from "../core/secret.ts";
+import type { AppState } from "../core/state.ts";
+import { controlRejects, judgeTriad } from "../core/verdict.ts";
+import type { Probe } from "../ports.ts";
+import type { Hands } from "./hands.ts";
+
+/** A 429 is waited for at most this long in all, then the answer stays unclear. */
+const THROTTLE_PATIENCE_MS = 10_000;
+
+/** One probe, waiting out a short throttle. */
+export const probeKey = async (
+  hands: Hands,
+  key: Secret,
+  signal: AbortSignal,
+  urgent = false,
+): Promise<Probe> => {
+  let patience = THROTTLE_PATIENCE_MS;
+  for (;;) {
+    const probe = await hands.platform.probe(key, { urgent }, signal);
+    const wait = probe.status === 429 ? (probe.retryAfterMs ?? 1_000) : null;
+    if (wait === null || wait > patience || signal.aborted) return probe;
+    patience -= wait;
+    await hands.clock.sleep(wait, signal);
+  }
+};
+
+export type Examined = {
+  readonly probe: Probe;
+  /** The verdict on the key, after the made-up key was asked too: a door that opens to anyone says nothing of a key. */
+  readonly verdict: Probe["verdict"];
+  readonly why: string;
+};
+
+/** A new key beside a made-up one. */
+export const examine = async (hands: Hands, key: Secret, signal: AbortSignal): Promise<Examined> => {
+  const [probe, control] = await Promise.all([
+    probeKey(hands, key, signal),
+    hands.app.revoke.control ? probeKey(hands, key.lookalike(hands.entropy), signal) : null,
+  ]);
+  if (probe.verdict === "accepted" && control !== null && !controlRejects(control)) {
+    const why = control.verdict === "accepted" ? "a made-up key is accepted too" : `a made-up key: ${control.why}`;
+    return { probe, verdict: "unclear", why };
+  }
+  return { probe, verdict: probe.verdict, why: probe.why };
+};
+
+/** Whether a key belongs to the same IMKIT app: by a live old key if there is one, else by what the ledger remembers. */
+export const compareApps = async (
+  hands: Hands,
+  s: AppState,
+  key: Secret,
+  alive: readonly Secret[],
+  signal: AbortSignal,
+): Promise<{ readonly sameApp: SameApp; readonly appFingerprint: string | null }> => {
+  const salt = s.salt ?? "";
+  const mine = (await hands.platform.appIdentity(key, signal))?.fingerprint(salt) ?? null;
+  if (mine === null) return { sameApp: "unproved", appFingerprint: null };
+  for (const old of alive) {
+    const theirs = (await hands.platform.appIdentity(old, signal))?.fingerprint(salt) ?? null;
+    if (theirs !== null) return { sameApp: theirs === mine ? "proved" : "different", appFingerprint: mine };
+  }
+  if (s.appFingerprint === null) return { sameApp: "unproved", appFingerprint: mine };
+  return { sameApp: s.appFingerprint === mine ? "remembered" : "different", appFingerprint: mine };
+};
+
+export type OldProbe = { readonly fp: Fp; readonly key: Secret; readonly probe: Probe };
+
+/** Mode as found: an old key that is not proven dead counts as working, so that nothing is rushed on a doubt. */
+export const modeOf = (old: readonly Fp[], probes: readonly OldProbe[]): Mode => {
+  if (old.length === 0) return "first";
+  const dead = new Set(probes.filter((p) => p.probe.verdict === "rejected").map((p) => p.fp));
+  return old.every((fp) => dead.has(fp)) ? "replace" : "overlap";
+};
+
+/** `observed` events for verdicts that the ledger does not hold yet. An unclear answer is no news. */
+export const verdictNews = (
+  s: AppState,
+  rotation: string,
+  run: number,
+  probes: readonly { readonly fp: Fp; readonly probe: Probe }[],
+): readonly LedgerEvent[] =>
+  probes
+    .filter(({ fp, probe }) => probe.verdict !== "unclear" && s.verdicts.get(fp)?.verdict !== probe.verdict)
+    .map(({ fp, probe }) => ({ type: "observed", what: "verdict", rotation, run, fp, verdict: probe.verdict }));
+
+export type ProofEnd = {
+  readonly fp: Fp;
+  readonly verdict: Probe["verdict"];
+  readonly triads: readonly TriadEvidence[];
+  readonly why: string;
+};
+
+/** The triads: new accepted, old rejected, a made-up key rejected, several times, some seconds apart, all fresh. */
+export const runTriads = async (
+  hands: Hands,
+  fresh: Secret,
+  old: readonly { readonly fp: Fp; readonly key: Secret }[],
+  signal: AbortSignal,
+): Promise<readonly ProofEnd[]> => {
+  const { probes, everyMs, control } = hands.app.revoke;
+  const started = hands.clock.monotonic();
+  const evidence = (p: Probe): Evidence => ({
+    verdict: p.verdict,
+    status: p.status,
+    code: p.code,
+    atMs: Math.round(hands.clock.monotonic() - started),
+    date: p.date,
+  });
+  const ends = new Map(
+    old.map(({ fp }) => [fp, { verdict: "rejected" as Probe["verdict"], why: "", triads: [] as TriadEvidence[] }]),
+  );
+  for (let round = 0; round < probes && [...ends.values()].some((e) => e.verdict === "rejected"); round++) {
+    if (round > 0) await hands.clock.sleep(everyMs, signal);
+    const made = control ? fresh.lookalike(hands.entropy) : null;
+    const [newProbe, controlProbe, ...oldProbes] = await Promise.all([
+      probeKey(hands, fresh, signal, true),
+      made === null ? null : probeKey(hands, made, signal, true),
+      ...old.map(({ key }) => probeKey(hands, key, signal, true)),
+    ]);
+    old.forEach(({ fp }, i) => {
+      const end = ends.get(fp);
+      const oldProbe = oldProbes[i];
+      if (end === undefined || oldProbe === undefined || oldProbe === null || end.verdict !== "rejected") return;
+      end.triads.push({
+        new: evidence(newProbe),
+        old: evidence(oldProbe),
+        control: controlProbe === null ? null : evidence(controlProbe),
+      });
+      end.verdict = judgeTriad({ new: newProbe, old: oldProbe, control: controlProbe });
+      if (signal.aborted && end.verdict === "rejected") end.verdict = "unclear";
+      if (end.verdict === "unclear") end.why = doubt(newProbe, oldProbe, controlProbe);
+    });
+  }
+  return [...ends].map(([fp, end]) => ({ fp, ...end }));
+};
+
+const doubt = (fresh: Probe, old: Probe, control: Probe | null): string => {
+  if (fresh.verdict !== "accepted") return `the new key: ${fresh.why || fresh.verdict}`;
+  if (control !== null && !controlRejects(control)) return `a made-up key: ${control.why || control.verdict}`;
+  return `the old key: ${old.why || old.verdict}`;
+};

@@ -1,0 +1,184 @@
+import { ProviderError } from "../core/errors.ts";
+import type { LedgerEvent } from "../core/events.ts";
+import type { Fp, Secret } from "../core/secret.ts";
+import type { AppState } from "../core/state.ts";
+import type { Check, Store, Stored } from "../ports.ts";
+import { ensureOurs } from "./claim.ts";
+import { asProviderError, type Pass, patiently, rotationOf } from "./pass.ts";
+
+type Facts = readonly LedgerEvent[];
+type Seen = { readonly fp: Fp | null; readonly stored: Stored | null };
+
+const MOVES = 3;
+const MIRROR_EVERY_MS = 5_000;
+const MIRROR_PATIENCE_MS = 600_000;
+
+const storeOf = (pass: Pass, target: string): Store => {
+  const found = pass.hands.app.stores.find((s) => s.plan.name === target);
+  if (found === undefined) throw new ProviderError("CONFIG", "not_applied", "not in the config");
+  return found.store;
+};
+
+const look = async (pass: Pass, store: Store): Promise<Seen> => {
+  const stored = await patiently(pass.hands, pass.signal, () => store.read(pass.signal));
+  return { stored, fp: stored === null ? null : stored.secret.fingerprint(pass.journal.state().salt ?? "") };
+};
+
+/** The new key, the current key, nothing, or what was last seen there: everything else is somebody's work. */
+export const isOurs = (s: AppState, target: string, fp: Fp | null): boolean =>
+  fp === null || fp === s.rotation?.newFp || fp === s.current || s.lastSeen.get(target) === fp;
+
+/** In `replace` mode nothing works anyway: an unknown value that IMKIT rejects may be overwritten too. */
+const mayOverwrite = async (pass: Pass, target: string, seen: Seen): Promise<boolean> => {
+  const s = pass.journal.state();
+  if (isOurs(s, target, seen.fp)) return true;
+  if (s.rotation?.mode !== "replace" || seen.stored === null) return false;
+  const probe = await pass.hands.platform.probe(seen.stored.secret, { urgent: false }, pass.signal);
+  return probe.verdict === "rejected";
+};
+
+/** A store that quotes another ledger, or an entry that this one lacks, was written with a ledger that we do not have. */
+export const witnessProblem = (pass: Pick<Pass, "journal">, stored: Stored | null): string | null => {
+  const quoted = stored?.witness ?? null;
+  if (quoted === null) return null;
+  if (quoted.ledger !== pass.journal.ledgerId()) return "LEDGER_FOREIGN";
+  return pass.journal.h16(quoted.seq) === quoted.h16 ? null : "LEDGER_BEHIND";
+};
+
+/** Writes the new key to one store, over nothing but what was expected there, and reads it back. */
+export const writeStore = async (pass: Pass, target: string, intent: string): Promise<Facts> => {
+  const r = rotationOf(pass);
+  const base = { type: "result", rotation: r.id, intent } as const;
+  const key = r.newFp === null ? null : await pass.keys.get(r.newFp);
+  if (key === null) return [{ ...base, outcome: "failed", code: "ESCROW_LOST" }];
+  try {
+    const store = storeOf(pass, target);
+    for (let move = 1; ; move++) {
+      const seen = await look(pass, store);
+      if (seen.stored?.secret.equals(key)) {
+        return [{ ...base, outcome: "ok", changed: false, revision: seen.stored.revision }];
+      }
+      if (!(await mayOverwrite(pass, target, seen))) return [{ ...base, outcome: "failed", code: "CONFLICT" }];
+      const written = await writeOnce(pass, store, key, seen, intent);
+      if (written !== "moved") return [await readBack(pass, store, key, base)];
+      if (move >= MOVES) return [{ ...base, outcome: "failed", code: "CONFLICT" }];
+    }
+  } catch (thrown) {
+    if (!(thrown instanceof Error) || thrown.name === "Superseded") throw thrown;
+    return [{ ...base, ...failed(asProviderError(thrown), r.stores.get(target)?.tries ?? 1) }];
+  }
+};
+
+const writeOnce = async (
+  pass: Pass,
+  store: Store,
+  key: Secret,
+  seen: Seen,
+  intent: string,
+): Promise<"written" | "moved"> => {
+  const { journal, hands } = pass;
+  await ensureOurs(journal, hands.host.claim.inst);
+  const seq = Number(intent.split(".")[0]);
+  const op = {
+    id: rotationOf(pass).intents.get(intent)?.opId ?? intent,
+    witness: { ledger: journal.ledgerId() ?? "", seq, h16: journal.h16(seq) ?? "" },
+  };
+  try {
+    await store.write(key, seen.stored?.revision ?? null, op, pass.signal);
+    return "written";
+  } catch (thrown) {
+    const error = asProviderError(thrown);
+    if (error.code === "CONFLICT" && error.outcome === "not_applied") return "moved";
+    throw error;
+  }
+};
+
+const readBack = async (
+  pass: Pass,
+  store: Store,
+  key: Secret,
+  base: { readonly type: "result"; readonly rotation: string; readonly intent: string },
+): Promise<LedgerEvent> => {
+  try {
+    const { stored } = await look(pass, store);
+    if (stored?.secret.equals(key)) return { ...base, outcome: "ok", changed: true, revision: stored.revision };
+    return { ...base, outcome: "failed", code: "VERIFY_MISMATCH" };
+  } catch (thrown) {
+    return { ...base, outcome: "unknown", code: asProviderError(thrown).code };
+  }
+};
+
+const failed = (e: ProviderError, tries: number) => ({
+  outcome: e.outcome === "not_applied" ? ("failed" as const) : ("unknown" as const),
+  code: e.code,
+  retryAfterMs: e.retryAfterMs ?? 1_000 * 4 ** Math.max(0, tries - 1),
+});
+
+/** Reads a store whose write has no sure end: it took place, it did not, or nobody can say yet. */
+export const observeStore = async (pass: Pass, target: string, intent: string): Promise<Facts> => {
+  const r = rotationOf(pass);
+  const base = { type: "observed", rotation: r.id, what: "intent", run: pass.run, intent, target } as const;
+  try {
+    const { fp } = await look(pass, storeOf(pass, target));
+    if (fp === r.newFp) return [{ ...base, outcome: "ok", fp }];
+    const code = isOurs(pass.journal.state(), target, fp) ? "NOT_APPLIED" : "CONFLICT";
+    return [{ ...base, outcome: "failed", code }];
+  } catch (thrown) {
+    return [{ ...base, outcome: "unknown", code: asProviderError(thrown).code }];
+  }
+};
+
+/** One read of every store: what each holds now, as `observed` events. */
+export const rereadStores = async (pass: Pass): Promise<Facts> => {
+  const r = rotationOf(pass);
+  const targets = [...r.stores.values()].filter((s) => s.state !== "dropped");
+  return Promise.all(
+    targets.map(async ({ name }): Promise<LedgerEvent> => {
+      const base = { type: "observed", rotation: r.id, what: "target", run: pass.run, target: name } as const;
+      try {
+        const { fp } = await look(pass, storeOf(pass, name));
+        if (isOurs(pass.journal.state(), name, fp)) return { ...base, outcome: "ok", fp };
+        return { ...base, outcome: "failed", code: "CONFLICT", fp };
+      } catch (thrown) {
+        return { ...base, outcome: "failed", code: asProviderError(thrown).code };
+      }
+    }),
+  );
+};
+
+/** Looks until a store that someone else fills shows the new key; 10 minutes at most. */
+export const watchMirror = async (pass: Pass, target: string): Promise<Facts> => {
+  const { clock } = pass.hands;
+  const r = rotationOf(pass);
+  const base = { type: "observed", rotation: r.id, what: "target", run: pass.run, target } as const;
+  const until = clock.monotonic() + MIRROR_PATIENCE_MS;
+  for (;;) {
+    const seen = await look(pass, storeOf(pass, target)).catch(() => null);
+    if (seen !== null && seen.fp === r.newFp) return [{ ...base, outcome: "ok", fp: seen.fp }];
+    if (pass.signal.aborted || clock.monotonic() >= until) return [{ ...base, outcome: "failed", code: "TIMEOUT" }];
+    await clock.sleep(MIRROR_EVERY_MS, pass.signal);
+  }
+};
+
+export type Finding = { readonly target: string; readonly code: string | null; readonly checks: readonly Check[] };
+
+/** Whether one store may be written: its own preflight, its value, its witness. Keeps an old key that is found there. */
+export const preflightStore = async (pass: Pass, target: string): Promise<Finding> => {
+  const s = pass.journal.state();
+  try {
+    const store = storeOf(pass, target);
+    const checks = await store.preflight(pass.signal);
+    const bad = checks.find((c) => c.status === "fail");
+    if (bad) return { target, code: bad.code ?? "UNAVAILABLE", checks };
+    const seen = await look(pass, store);
+    const code = witnessProblem(pass, seen.stored);
+    if (code !== null) return { target, code, checks };
+    if (seen.stored !== null && seen.fp !== null && (s.old.has(seen.fp) || seen.fp === s.current)) {
+      await pass.keys.keep(seen.fp, seen.stored.secret);
+    }
+    return { target, code: (await mayOverwrite(pass, target, seen)) ? null : "CONFLICT", checks };
+  } catch (thrown) {
+    if (thrown instanceof Error && thrown.name === "RotatorError") throw thrown;
+    return { target, code: asProviderError(thrown).code, checks: [] };
+  }
+};

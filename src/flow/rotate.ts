@@ -1,0 +1,121 @@
+import type { LedgerEvent } from "../core/events.ts";
+import { RotatorError } from "../core/errors.ts";
+import { type Phase, phaseOf } from "../core/outcome.ts";
+import type { Fp } from "../core/secret.ts";
+import { type AppState, isOpen } from "../core/state.ts";
+import { adopt } from "./adopt.ts";
+import { awaitFree } from "./claim.ts";
+import type { Hands } from "./hands.ts";
+import { type Journal, openJournal } from "./journal.ts";
+import { type Keys, openKeys } from "./keys.ts";
+import { runLoop } from "./loop.ts";
+import { absorbEscrow, ensureGenesis, type OpenOptions, openRotation, pendingKey } from "./open.ts";
+import type { ProofEnd } from "./probing.ts";
+
+export type RotateOptions = OpenOptions & {
+  /** The person says that every manual workload was restarted. */
+  readonly restarted: boolean;
+  readonly acceptApp: string | null;
+  readonly confirm: boolean;
+  /** How long to wait for a person: key, restart, revocation. 0 = not at all. */
+  readonly waitMs: number;
+  /** Called each time before the wait goes on; ends it by returning true. */
+  readonly waiting?: (phase: Phase, state: AppState) => Promise<boolean> | boolean;
+};
+
+export type Rotated = {
+  readonly state: AppState;
+  readonly phase: Phase;
+  /** The rotation that this call worked on, ended or not. */
+  readonly worked: string | null;
+  readonly head: { readonly seq: number; readonly h: string } | null;
+  readonly ends: ReadonlyMap<Fp, ProofEnd>;
+};
+
+const POLL_MS = 5_000;
+const WAITS: readonly Phase[] = ["waiting-key", "waiting-restart", "waiting-revoke", "blackout"];
+
+/** Brings a ledger to where a rotation can begin: genesis, keys left in escrow, adoption. */
+export const prepare = async (hands: Hands, journal: Journal, keys: Keys): Promise<void> => {
+  await ensureGenesis(hands, journal);
+  await absorbEscrow(hands, journal, keys);
+  if (!journal.state().adopted) await adopt(hands, journal, keys, { choice: null, pending: pendingKey(journal) });
+};
+
+/**
+ * Goes on with the open rotation, or opens one for the staged key, and works until nothing is left but for a person.
+ * @throws RotatorError as runLoop and adopt do.
+ */
+export const rotate = async (hands: Hands, options: RotateOptions): Promise<Rotated> => {
+  const journal = await openJournal(hands);
+  const keys = openKeys(hands, journal);
+  if (journal.state().claim !== null) await awaitFree(hands, journal, options.waitMs);
+  await prepare(hands, journal, keys);
+  return work(hands, journal, keys, options);
+};
+
+/** `rotate` on a ledger that is prepared. */
+export const work = async (
+  hands: Hands,
+  journal: Journal,
+  keys: Keys,
+  options: RotateOptions,
+): Promise<Rotated> => {
+  const started = hands.clock.monotonic();
+  const ends = new Map<Fp, ProofEnd>();
+  let worked: string | null = null;
+  let restarted = options.restarted;
+  for (;;) {
+    await openRotation(hands, journal, worked === null ? options : { ...options, drop: [] });
+    const open = isOpen(journal.state()) ? (journal.state().rotation?.id ?? null) : null;
+    worked ??= open;
+    if (restarted) await recordRestart(hands, journal);
+    restarted = false;
+    for (const [fp, end] of await runLoop(hands, journal, keys, {
+      confirm: options.confirm,
+      lockWaitMs: options.waitMs,
+      acceptApp: options.acceptApp,
+    })) {
+      ends.set(fp, end);
+    }
+    const phase = phaseOf(journal.state());
+    if (!hands.signal.aborted) await recordWaiting(journal, phase);
+    const left = options.waitMs - (hands.clock.monotonic() - started);
+    if (!WAITS.includes(phase) || left <= 0 || hands.signal.aborted) break;
+    if (await options.waiting?.(phase, journal.state())) break;
+    await hands.clock.sleep(Math.min(POLL_MS, left), hands.signal);
+    await journal.refresh();
+  }
+  return { state: journal.state(), phase: phaseOf(journal.state()), worked, head: journal.head(), ends };
+};
+
+/** Only what was missing can have been restarted: before every store holds the new key a restart proves nothing. */
+const recordRestart = async (hands: Hands, journal: Journal): Promise<void> => {
+  const s = journal.state();
+  const r = s.rotation;
+  if (r === null || !isOpen(s) || phaseOf(s) !== "waiting-restart") {
+    hands.tell({ kind: "note", text: "--restarted: no restart is being waited for, so nothing was recorded." });
+    return;
+  }
+  const targets = [...r.rollouts.values()].filter((w) => w.type === "manual" && w.state !== "done").map((w) => w.name);
+  await journal.record([{ type: "restarted", rotation: r.id, targets }]);
+};
+
+const WAITING_FOR: Partial<Record<Phase, LedgerEvent & { type: "waiting" } extends { for: infer F } ? F : never>> = {
+  "waiting-key": "key",
+  blackout: "key",
+  "waiting-restart": "restart",
+  "waiting-revoke": "revoke",
+};
+
+const recordWaiting = async (journal: Journal, phase: Phase): Promise<void> => {
+  const s = journal.state();
+  const r = s.rotation;
+  const what = WAITING_FOR[phase];
+  if (what === undefined || r === null || !isOpen(s) || r.waitingFor === what) return;
+  await journal.record([{ type: "waiting", rotation: r.id, for: what }]);
+};
+
+export const refuseIfAborted = (hands: Hands): void => {
+  if (hands.signal.aborted) throw new RotatorError("INTERRUPTED");
+};

@@ -1,0 +1,210 @@
+import { RotatorError } from "../core/errors.ts";
+import type { LedgerEvent, Mode, SameApp, Verdict } from "../core/events.ts";
+import { isBlackout } from "../core/next.ts";
+import { type Fp, type Secret, showFp } from "../core/secret.ts";
+import { type AppState, isOpen, unproved } from "../core/state.ts";
+import { adopt } from "./adopt.ts";
+import type { Hands } from "./hands.ts";
+import { type Journal, openJournal } from "./journal.ts";
+import { openKeys } from "./keys.ts";
+import { absorbEscrow, ensureGenesis, pendingKey, settle } from "./open.ts";
+import { compareApps, type Examined, examine, modeOf, probeKey } from "./probing.ts";
+
+export type StageOptions = {
+  readonly source: "prompt" | "stdin" | "file" | "env" | "inbox";
+  readonly replace: boolean;
+};
+export type StageResult = {
+  readonly fp: Fp;
+  readonly verdict: Verdict;
+  readonly why: string;
+  readonly mode: Mode | null;
+  readonly sameApp: SameApp;
+  readonly state: AppState;
+  readonly head: { readonly seq: number; readonly h: string } | null;
+};
+
+/**
+ * Takes a new key in: escrow first (it is the journal of the key), then IMKIT's verdict, then the ledger. When it returns the key is durable,
+ * whatever the verdict. Adopts the stores' present state on the way if that is unambiguous, and never fails because of it.
+ * @throws RotatorError KEY_DEAD, KEY_STAGED_ALREADY, ESCROW_FAILED, LEDGER_*; in each case nothing was stored.
+ */
+export const stage = async (hands: Hands, key: Secret, options: StageOptions): Promise<StageResult> => {
+  const journal = await openJournal(hands);
+  await ensureGenesis(hands, journal);
+  const keys = openKeys(hands, journal);
+  const fp = key.fingerprint(journal.state().salt ?? "");
+  refuseKnown(hands, journal.state(), fp);
+  const before = pendingKey(journal);
+  const replaced = before !== null && before !== fp;
+  if (replaced && !options.replace && !needsAnother(journal.state())) {
+    throw new RotatorError("KEY_STAGED_ALREADY", {
+      why: `The key ${showFp(before)} is staged and is not the one that was given.`,
+      state: "The staged key stays; the one that was given was not stored.",
+      do: [
+        `imkit-rotator rotate ${hands.app.name}                # go on with ${showFp(before)}`,
+        `imkit-rotator stage ${hands.app.name} --replace       # take the other one instead`,
+      ],
+    });
+  }
+  await keys.keep(fp, key);
+  await absorbEscrowBut(hands, journal, keys, fp);
+  await adoptIfClear(hands, journal, keys, fp);
+  if (journal.state().current === fp) {
+    if (!isOpen(journal.state())) await hands.escrow.remove(fp);
+    refuseKnown(hands, journal.state(), fp);
+  }
+  const seen = await look(hands, journal, key);
+  await settle(journal, () => stagedEvents(journal, fp, seen, options.source));
+  return {
+    fp,
+    verdict: seen.examined.verdict,
+    why: seen.examined.why,
+    mode: seen.mode,
+    sameApp: seen.sameApp,
+    state: journal.state(),
+    head: journal.head(),
+  };
+};
+
+type Look = {
+  readonly examined: Examined;
+  readonly mode: Mode | null;
+  readonly sameApp: SameApp;
+  readonly appFingerprint: string | null;
+};
+
+const look = async (hands: Hands, journal: Journal, key: Secret): Promise<Look> => {
+  const s = journal.state();
+  const keys = openKeys(hands, journal);
+  const oldFps = [...new Set([...(s.current === null ? [] : [s.current]), ...unproved(s)])];
+  const [examined, probes] = await Promise.all([
+    examine(hands, key, hands.signal),
+    Promise.all(
+      oldFps.map(async (fp) => {
+        const old = await keys.get(fp);
+        return old === null ? [] : [{ fp, key: old, probe: await probeKey(hands, old, hands.signal) }];
+      }),
+    ).then((all) => all.flat()),
+  ]);
+  if (examined.verdict !== "accepted") {
+    return { examined, mode: null, sameApp: "unproved", appFingerprint: null };
+  }
+  const alive = probes.filter((p) => p.probe.verdict === "accepted").map((p) => p.key);
+  const compared = await compareApps(hands, s, key, alive, hands.signal);
+  return { examined, mode: s.adopted ? modeOf(oldFps, probes) : null, ...compared };
+};
+
+const stagedEvents = (
+  journal: Journal,
+  fp: Fp,
+  seen: Look,
+  source: StageOptions["source"],
+): readonly LedgerEvent[] => {
+  const s = journal.state();
+  const pending = pendingKey(journal);
+  const same = pending === fp;
+  const told = s.verdicts.get(fp)?.verdict === seen.examined.verdict;
+  if (same && told) return [];
+  const r = s.rotation;
+  const into = r !== null && isOpen(s) && s.staged?.fp !== fp ? { rotation: r.id } : {};
+  // A key of another app never joins the old set; IMKIT could not prove it dead by our app anyway.
+  const foreign = s.staged?.fp === pending && s.staged?.sameApp === "different";
+  return [
+    {
+      type: "staged",
+      fp,
+      verdict: seen.examined.verdict,
+      source,
+      sameApp: seen.sameApp,
+      appFingerprint: seen.appFingerprint,
+      ...(pending !== null && !same && !foreign ? { replaces: pending } : {}),
+      ...into,
+    },
+  ];
+};
+
+const needsAnother = (s: AppState): boolean => isBlackout(s) || s.rotation?.wrongKey === true;
+
+const refuseKnown = (hands: Hands, s: AppState, fp: Fp): void => {
+  const r = s.rotation;
+  const isNew = isOpen(s) && r?.newFp === fp;
+  const why =
+    s.current === fp && !isNew
+      ? "It is the current key, which the stores hold already."
+      : s.dead.has(fp)
+        ? "This ledger saw that key die: IMKIT rejected it."
+        : null;
+  if (why === null) return;
+  throw new RotatorError("KEY_DEAD", {
+    what: "That key cannot be staged. Nothing was stored.",
+    why,
+    do: ["Issue a new API Key in the Dashboard", `imkit-rotator stage ${hands.app.name}`],
+  });
+};
+
+const absorbEscrowBut = async (
+  hands: Hands,
+  journal: Journal,
+  keys: ReturnType<typeof openKeys>,
+  fp: Fp,
+): Promise<void> => {
+  const list = async () => (await hands.escrow.list()).filter((blob) => blob !== fp);
+  await absorbEscrow({ ...hands, escrow: { ...hands.escrow, list } }, journal, keys);
+};
+
+const adoptIfClear = async (
+  hands: Hands,
+  journal: Journal,
+  keys: ReturnType<typeof openKeys>,
+  fp: Fp,
+): Promise<void> => {
+  if (journal.state().adopted) return;
+  try {
+    await adopt(hands, journal, keys, { choice: null, pending: fp });
+  } catch (error) {
+    if (!(error instanceof RotatorError) || error.code.startsWith("LEDGER") || error.code === "INTERNAL") throw error;
+    hands.tell({ kind: "note", text: `The stores were not adopted yet: ${error.what} ${error.why}` });
+  }
+};
+
+/**
+ * Takes a staged key back, before the first store write only. It works in IMKIT, so it is kept and waits for its revocation; `forget` drops it.
+ * @throws RotatorError TOO_LATE
+ */
+export const discard = async (
+  hands: Hands,
+  forget: boolean,
+): Promise<{ readonly fp: Fp | null; readonly state: AppState }> => {
+  const journal = await openJournal(hands);
+  let dropped: Fp | null = null;
+  let foreign = false;
+  await settle(journal, () => {
+    const s = journal.state();
+    const r = isOpen(s) ? s.rotation : null;
+    dropped = pendingKey(journal);
+    foreign = s.staged?.fp === dropped && s.staged?.sameApp === "different";
+    if (dropped === null) {
+      dropped = forget ? ([...s.old].find(([, k]) => k.discarded)?.[0] ?? null) : null;
+      return dropped === null ? [] : [{ type: "discarded", fp: dropped, forget: true }];
+    }
+    if (r !== null && r.wroteAt > 0) {
+      throw new RotatorError("TOO_LATE", {
+        what: "The staged key is in a store already and cannot be discarded.",
+        why: `Rotation ${r.id} has begun to write it.`,
+        state: "The rotation stays open.",
+        do: [`imkit-rotator rotate ${hands.app.name}`],
+        undo: [`imkit-rotator rollback ${hands.app.name}`],
+      });
+    }
+    const inRotation = r !== null && r.newFp === dropped ? { rotation: r.id } : {};
+    return [
+      { type: "discarded", fp: dropped, forget: forget || foreign, ...inRotation },
+      ...(r !== null && r.newFp === dropped
+        ? [{ type: "abandoned" as const, rotation: r.id, why: "the staged key was discarded" }]
+        : []),
+    ];
+  });
+  if (dropped !== null && (forget || foreign)) await hands.escrow.remove(dropped);
+  return { fp: dropped, state: journal.state() };
+};

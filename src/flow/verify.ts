@@ -1,0 +1,134 @@
+import type { LedgerEvent } from "../core/events.ts";
+import type { Fp, Secret } from "../core/secret.ts";
+import { unproved } from "../core/state.ts";
+import { type Pass, rotationOf } from "./pass.ts";
+import { compareApps, examine, modeOf, probeKey, runTriads, verdictNews } from "./probing.ts";
+import { preflightRollout } from "./roll.ts";
+import { preflightStore } from "./push.ts";
+
+type Facts = readonly LedgerEvent[];
+/** A new key that seems revoked is asked again after this long before anything is called wrong. */
+const SECOND_LOOK_MS = 2_000;
+
+type Held = { readonly fp: Fp; readonly key: Secret };
+
+/** The old keys that we can still ask about. */
+const heldKeys = async (pass: Pass, fps: readonly Fp[]): Promise<readonly Held[]> => {
+  const all = await Promise.all(fps.map(async (fp) => ({ fp, key: await pass.keys.get(fp) })));
+  return all.flatMap(({ fp, key }) => (key === null ? [] : [{ fp, key }]));
+};
+
+const probeAll = (pass: Pass, keys: readonly Held[]) =>
+  Promise.all(keys.map(async (k) => ({ ...k, probe: await probeKey(pass.hands, k.key, pass.signal) })));
+
+/** The new key, every old key and a made-up one: may we begin, and in which mode. */
+export const verify = async (pass: Pass): Promise<Facts> => {
+  const { hands, journal, run, signal } = pass;
+  const r = rotationOf(pass);
+  const fp = r.newFp ?? "";
+  const no = (code: string, verdict: "rejected" | "unclear"): LedgerEvent => ({
+    type: "observed",
+    what: "verdict",
+    rotation: r.id,
+    run,
+    fp,
+    verdict,
+    code,
+  });
+  const key = await pass.keys.get(fp);
+  if (key === null) return [no("ESCROW_LOST", "unclear")];
+  const old = unproved(journal.state());
+  const [examined, probes] = await Promise.all([
+    examine(hands, key, signal),
+    heldKeys(pass, old).then((keys) => probeAll(pass, keys)),
+  ]);
+  const news = verdictNews(journal.state(), r.id, run, probes);
+  if (examined.verdict !== "accepted") {
+    if (examined.why !== "") hands.tell({ kind: "note", text: `IMKIT on the new key: ${examined.why}` });
+    return [...news, no(examined.verdict === "rejected" ? "KEY_REJECTED" : "IMKIT_UNCLEAR", examined.verdict)];
+  }
+  const alive = probes.filter((p) => p.probe.verdict === "accepted").map((p) => p.key);
+  const compared = await compareApps(hands, journal.state(), key, alive, signal);
+  const accepted =
+    pass.acceptApp !== null && compared.appFingerprint?.startsWith(pass.acceptApp) === true
+      ? { acceptedApp: true }
+      : {};
+  return [
+    ...news,
+    { type: "mode-found", rotation: r.id, run, mode: modeOf(old, probes), fp, ...compared, ...accepted },
+  ];
+};
+
+/** Every target at once. Before the first write one `fail` stops all. Old keys found in stores are put into escrow here. */
+export const preflight = async (pass: Pass): Promise<Facts> => {
+  const r = rotationOf(pass);
+  const live = <T extends { readonly state: string }>(t: T) => t.state !== "dropped";
+  const findings = await Promise.all([
+    ...[...r.stores.values()].filter(live).map((s) => preflightStore(pass, s.name)),
+    ...[...r.rollouts.values()].filter(live).map((w) => preflightRollout(pass, w.name)),
+  ]);
+  for (const { target, checks } of findings) {
+    for (const c of checks) {
+      if (c.status === "fail" || c.status === "warn") {
+        pass.hands.tell({ kind: "note", text: `${target}: ${c.message}${c.fix ? `  Fix: ${c.fix}` : ""}` });
+      }
+    }
+  }
+  return findings.map(({ target, code }) => ({
+    type: "observed",
+    what: "preflight",
+    rotation: r.id,
+    run: pass.run,
+    target,
+    outcome: code === null ? "ok" : "failed",
+    ...(code === null ? {} : { code }),
+  }));
+};
+
+/** One look at both sides. The new key rejected while an old one works means that a person revoked the wrong one. */
+export const probeBoth = async (pass: Pass): Promise<Facts> => {
+  const { hands, journal, run } = pass;
+  const r = rotationOf(pass);
+  const s = journal.state();
+  const old = [...s.old].filter(([, k]) => !k.waived).map(([fp]) => fp);
+  const newFp = r.newFp ?? "";
+  const keys = await heldKeys(pass, [newFp, ...old]);
+  const first = await probeAll(pass, keys);
+  const isWrong = (probes: typeof first): boolean =>
+    probes.some((p) => p.fp === newFp && p.probe.verdict === "rejected") &&
+    probes.some((p) => p.fp !== newFp && p.probe.verdict === "accepted");
+  if (r.wrongKey || !isWrong(first)) return verdictNews(s, r.id, run, first);
+  await hands.clock.sleep(SECOND_LOOK_MS, pass.signal);
+  const second = await probeAll(pass, keys);
+  const news = verdictNews(s, r.id, run, second);
+  if (!isWrong(second) || pass.signal.aborted) return news;
+  const works = second.filter((p) => p.fp !== newFp && p.probe.verdict === "accepted").map((p) => p.fp);
+  return [...news, { type: "wrong-key-revoked", rotation: r.id, new: newFp, old: works }];
+};
+
+/** The triads over all old keys. A key that is gone from escrow cannot be proved. */
+export const prove = async (pass: Pass, fps: readonly Fp[]): Promise<Facts> => {
+  const { hands, journal, run } = pass;
+  const r = rotationOf(pass);
+  const fresh = r.newFp === null ? null : await pass.keys.get(r.newFp);
+  const held = await heldKeys(pass, fps);
+  if (fresh === null || held.length < fps.length) {
+    hands.tell({ kind: "note", text: "A key that is needed for the proof is neither in escrow nor in a store." });
+  }
+  if (fresh === null) return [];
+  const ends = await runTriads(hands, fresh, held, pass.signal);
+  const s = journal.state();
+  for (const end of ends) pass.ends.set(end.fp, end);
+  return ends.flatMap((end): readonly LedgerEvent[] => {
+    if (end.verdict === "rejected") {
+      return [
+        { type: "proof", rotation: r.id, fp: end.fp, control: hands.app.revoke.control, triads: end.triads },
+      ];
+    }
+    if (end.why !== "") hands.tell({ kind: "note", text: `No clear answer: ${end.why}` });
+    if (end.verdict === "unclear" || s.verdicts.get(end.fp)?.verdict === "accepted") return [];
+    return [
+      { type: "observed", what: "verdict", rotation: r.id, run, fp: end.fp, verdict: "accepted" },
+    ];
+  });
+};
