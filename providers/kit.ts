@@ -1,3 +1,5 @@
+import { homedir } from "node:os";
+import { isAbsolute, join, resolve } from "node:path";
 import type { z } from "zod";
 import { type Applied, ProviderError } from "../src/core/errors.ts";
 import type { Rollout, Store } from "../src/ports.ts";
@@ -13,7 +15,9 @@ export type Tools = {
   /** Encrypted, durable copy of a file's bytes beside the escrow, for the one store that must write in place (bind mounts). */
   readonly backup: (name: string, bytes: Uint8Array) => Promise<void>;
 };
-export type ValueFrom = { readonly valueFrom: { readonly env?: string; readonly file?: string; readonly credential?: string } };
+export type ValueFrom = {
+  readonly valueFrom: { readonly env?: string; readonly file?: string; readonly credential?: string };
+};
 
 /** A kind of store. `schema` checks the target's own config keys (all but name, type, required, write). */
 export interface StoreProvider<C> {
@@ -50,5 +54,55 @@ export const fromErrno = (error: unknown, outcome: Applied, hint = ""): Provider
       return new ProviderError("TIMEOUT", outcome, hint);
     default:
       return new ProviderError("UNAVAILABLE", outcome, hint);
+  }
+};
+
+/** Own limit of a call, below the 60 s of the port. */
+export const CALL_LIMIT_MS = 59_000;
+
+/** `<integer>(ms|s|m|h|d)`. */
+export const DURATION = /^(\d{1,9})(ms|s|m|h|d)$/;
+const UNITS: Readonly<Record<string, number>> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 };
+
+/** Milliseconds of a text that `DURATION` has passed; 0 for any other. */
+export const durationMs = (text: string): number => {
+  const [, count = "0", unit = ""] = DURATION.exec(text) ?? [];
+  return Number(count) * (UNITS[unit] ?? 0);
+};
+
+/** A path of the config as an absolute one: `~/` is the home of the user, relative paths start at the config file. */
+export const resolvePath = (path: string, tools: Pick<Tools, "configDir" | "env">): string => {
+  if (path.startsWith("~/")) return join(tools.env["HOME"] ?? homedir(), path.slice(2));
+  return isAbsolute(path) ? path : resolve(tools.configDir, path);
+};
+
+/**
+ * Runs `work` under the caller's signal and a limit of our own, and stops waiting when either is over. `work` calls `commit` right before
+ * the first thing that cannot be taken back; it throws once the time is up, so nothing starts late.
+ * @throws ProviderError TIMEOUT: `not_applied` before `commit`, `unknown` after it.
+ */
+export const bounded = async <T>(
+  signal: AbortSignal,
+  limitMs: number,
+  work: (signal: AbortSignal, commit: () => void) => Promise<T>,
+): Promise<T> => {
+  const limit = new AbortController();
+  const both = AbortSignal.any([signal, limit.signal]);
+  let committed = false;
+  const late = () => new ProviderError("TIMEOUT", committed ? "unknown" : "not_applied");
+  const commit = () => {
+    if (both.aborted) throw late();
+    committed = true;
+  };
+  if (both.aborted) throw late();
+  const timer = setTimeout(() => limit.abort(), limitMs);
+  const over = Promise.withResolvers<never>();
+  const stop = () => over.reject(late());
+  both.addEventListener("abort", stop, { once: true });
+  try {
+    return await Promise.race([work(both, commit), over.promise]);
+  } finally {
+    clearTimeout(timer);
+    both.removeEventListener("abort", stop);
   }
 };

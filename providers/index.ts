@@ -1,0 +1,93 @@
+import type { z } from "zod";
+import { ProviderError } from "../src/core/errors.ts";
+import type { RolloutProvider, StoreProvider } from "./kit.ts";
+
+type Loader<P> = () => Promise<{ readonly default: P }>;
+type AnyStore = StoreProvider<unknown>;
+type AnyRollout = RolloutProvider<unknown>;
+
+/** THE list of stores. Each is loaded when a config names it, and not before. */
+const STORES: Readonly<Record<string, Loader<unknown>>> = {
+  dotenv: () => import("./stores/dotenv.ts"),
+  exec: () => import("./stores/exec.ts"),
+};
+
+/** THE list of rollouts. */
+const ROLLOUTS: Readonly<Record<string, Loader<unknown>>> = {
+  exec: () => import("./rollouts/exec.ts"),
+  manual: () => import("./rollouts/manual.ts"),
+  none: () => import("./rollouts/none.ts"),
+  webhook: () => import("./rollouts/webhook.ts"),
+};
+
+export const storeKinds: readonly string[] = Object.keys(STORES);
+export const rolloutKinds: readonly string[] = Object.keys(ROLLOUTS);
+
+/**
+ * The provider that `type` names: one of `storeKinds`, else a module by path (`./x.store.ts`, absolute) or package name, found from the
+ * config's folder. `open` wants what its `schema` gave back.
+ * @throws ProviderError CONFIG: no such kind or module, or a module that is no store provider
+ */
+export const loadStoreProvider = async (type: string, configDir: string): Promise<AnyStore> => {
+  const own = builtin(STORES, type);
+  if (own !== null) return (await own()).default as AnyStore;
+  const { thirdPartyStore } = await import("./third-party.ts");
+  return await thirdPartyStore(type, configDir, () => unknownKind("store", type, storeKinds));
+};
+
+/** As `loadStoreProvider`, for rollouts. */
+export const loadRolloutProvider = async (type: string, configDir: string): Promise<AnyRollout> => {
+  const own = builtin(ROLLOUTS, type);
+  if (own !== null) return (await own()).default as AnyRollout;
+  const { thirdPartyRollout } = await import("./third-party.ts");
+  return await thirdPartyRollout(type, configDir, () => unknownKind("rollout", type, rolloutKinds));
+};
+
+/** The built-in kinds' own config keys, for the JSON Schema of the whole config. Loads every provider. */
+export const builtinSchemas = async (): Promise<{
+  readonly stores: Readonly<Record<string, z.ZodType>>;
+  readonly rollouts: Readonly<Record<string, z.ZodType>>;
+}> => ({ stores: await schemasOf(STORES), rollouts: await schemasOf(ROLLOUTS) });
+
+const schemasOf = async (
+  list: Readonly<Record<string, Loader<unknown>>>,
+): Promise<Record<string, z.ZodType>> => {
+  const loaded = Object.entries(list).map(async ([kind, load]) => {
+    const provider = (await load()).default as { readonly schema: z.ZodType };
+    return [kind, provider.schema] as const;
+  });
+  return Object.fromEntries(await Promise.all(loaded));
+};
+
+const builtin = <P>(list: Readonly<Record<string, Loader<P>>>, type: string): Loader<P> | null =>
+  Object.hasOwn(list, type) ? (list[type] ?? null) : null;
+
+const unknownKind = (what: string, type: string, kinds: readonly string[]): ProviderError => {
+  const near = kinds
+    .map((kind) => ({ kind, slips: distance(type, kind) }))
+    .sort((a, b) => a.slips - b.slips)[0];
+  const guess =
+    near !== undefined && near.slips <= Math.max(2, near.kind.length / 4)
+      ? `, did you mean "${near.kind}"?`
+      : "";
+  const ways = `Known: ${kinds.join(", ")}; or the path (./x.${what}.ts) or package name of a module of your own.`;
+  return new ProviderError(
+    "CONFIG",
+    "not_applied",
+    `there is no ${what} type "${type.slice(0, 80)}"${guess} ${ways}`,
+  );
+};
+
+/** Levenshtein. */
+const distance = (a: string, b: string): number => {
+  let last = Array.from({ length: b.length + 1 }, (_, column) => column);
+  for (let row = 1; row <= Math.min(a.length, 64); row += 1) {
+    const here = [row];
+    for (let column = 1; column <= b.length; column += 1) {
+      const replaced = (last[column - 1] ?? 0) + (a[row - 1] === b[column - 1] ? 0 : 1);
+      here.push(Math.min((last[column] ?? 0) + 1, (here[column - 1] ?? 0) + 1, replaced));
+    }
+    last = here;
+  }
+  return last[b.length] ?? 0;
+};

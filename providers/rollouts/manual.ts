@@ -1,0 +1,25 @@
+import { z } from "zod";
+import { defineRollout } from "../kit.ts";
+
+const schema = z.strictObject({
+  instructions: z
+    .string()
+    .trim()
+    .min(1)
+    .max(500)
+    .describe("What the person has to restart, in words that he understands at night.")
+    .optional(),
+});
+
+/** A person restarts what reads the stores and says so with `rotate <app> --restarted`. */
+export default defineRollout({
+  kind: "manual",
+  schema,
+  open: ({ instructions = "Restart everything that reads the stores." }) => ({
+    where: "manual",
+    how: "manual",
+    reason: instructions,
+    preflight: async () => [],
+    trigger: async () => ({ state: "held", proof: 0, reason: instructions }),
+  }),
+});

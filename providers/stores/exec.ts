@@ -1,0 +1,164 @@
+import { createHmac, randomBytes } from "node:crypto";
+import { z } from "zod";
+import { ProviderError } from "../../src/core/errors.ts";
+import { Secret } from "../../src/core/secret.ts";
+import type { Check, Revision, Stored } from "../../src/ports.ts";
+import { CALL_LIMIT_MS, DURATION, defineStore, durationMs, type Tools } from "../kit.ts";
+import { type Ended, findProgram, runProgram } from "../program.ts";
+
+const argv = z.array(z.string()).min(1);
+const schema = z.strictObject({
+  read: argv.describe(
+    "Program and arguments, no shell, that print the key. Exit 0 = printed, 3 = there is none, anything else = cannot say.",
+  ),
+  write: argv
+    .describe(
+      "Program and arguments, no shell, that store the key given on standard input (no newline). Exit 0 = stored for good, " +
+        "4 = refused and nothing changed, anything else = cannot say, the key is read back.",
+    )
+    .optional(),
+  timeout: z
+    .string()
+    .regex(DURATION)
+    .refine((text) => durationMs(text) >= 1 && durationMs(text) < 60_000, "at most 59s")
+    .default("30s")
+    .describe("How long each of the two may take, at most 59s."),
+});
+type Config = z.infer<typeof schema>;
+
+const ABSENT = 3;
+const REFUSED = 4;
+const OUTPUT_CAP = 64 * 1024;
+
+/**
+ * Any program as a store. The key leaves it on standard output and enters it on standard input, never by argument or environment; what
+ * it says on standard error is dropped. There is no conditional write: `expect` is compared with a read just before, so a change in
+ * between is overwritten. A write that was cut off, or failed without exit 4, is `unknown` until a read decides.
+ */
+export default defineStore({ kind: "exec", schema, open: (config, tools) => openExec(config, tools) });
+
+const openExec = ({ read: readArgv, write: writeArgv, timeout }: Config, tools: Tools) => {
+  const reader = readArgv[0] ?? "";
+
+  const read = async (signal: AbortSignal, limitMs = durationMs(timeout)): Promise<Stored | null> => {
+    const ended = await runProgram(readArgv, tools, { signal, limitMs, keep: OUTPUT_CAP });
+    if (ended.how !== "exit") throw cutOff(ended, reader);
+    if (ended.status === ABSENT) return null;
+    if (ended.status !== 0)
+      throw new ProviderError("UNAVAILABLE", "not_applied", `${reader}: exit status ${ended.status}`);
+    const bytes = withoutNewline(ended.output);
+    if (bytes.length === 0) {
+      throw new ProviderError(
+        "CONFIG",
+        "not_applied",
+        `${reader} printed nothing; exit ${ABSENT} means that there is no key`,
+      );
+    }
+    const secret = new Secret(bytes);
+    return { secret, revision: revisionOf(secret), createdAt: null, witness: null };
+  };
+
+  const write = async (
+    next: Secret,
+    expect: Revision | null,
+    _op: unknown,
+    signal: AbortSignal,
+  ): Promise<Revision> => {
+    if (writeArgv === undefined)
+      throw new ProviderError("UNSUPPORTED", "not_applied", "there is no write command");
+    const began = performance.now();
+    const before = await read(signal);
+    if (before?.secret.equals(next)) return before.revision;
+    if ((before?.revision ?? null) !== expect)
+      throw new ProviderError("CONFLICT", "not_applied", "it holds another value by now");
+    // Both programs together stay under the limit of one call.
+    const limitMs = Math.min(durationMs(timeout), CALL_LIMIT_MS - (performance.now() - began));
+    const ended = await runProgram(writeArgv, tools, { signal, limitMs, input: next.reveal() });
+    if (ended.how !== "exit") throw cutOff(ended, writeArgv[0] ?? "", "unknown");
+    if (ended.status === REFUSED)
+      throw new ProviderError("AUTHZ", "not_applied", `${writeArgv[0]} refused (exit ${REFUSED})`);
+    if (ended.status !== 0)
+      throw new ProviderError("UNAVAILABLE", "unknown", `${writeArgv[0]}: exit status ${ended.status}`);
+    return revisionOf(next);
+  };
+
+  const preflight = async (signal: AbortSignal): Promise<readonly Check[]> => {
+    const programs = await Promise.all([
+      programCheck("read", readArgv, tools),
+      programCheck("write", writeArgv, tools),
+    ]);
+    if (programs.some((check) => check.status === "fail")) return programs;
+    try {
+      await read(signal);
+      return [...programs, { id: "readable", status: "ok", message: `${reader} answers` }];
+    } catch (error) {
+      if (!(error instanceof ProviderError))
+        return [...programs, { id: "readable", status: "unproved", message: "no answer" }];
+      const fix = `Run ${reader} by hand and mend what it says.`;
+      return [...programs, { id: "readable", status: "fail", message: error.hint, fix, code: error.code }];
+    }
+  };
+
+  return {
+    where: `exec:${reader}`,
+    caps: { staging: false, compareAndSwap: false, witness: false, retire: false },
+    preflight,
+    read: (signal: AbortSignal) => read(signal),
+    write,
+  };
+};
+
+const programCheck = async (
+  role: string,
+  words: readonly string[] | undefined,
+  tools: Tools,
+): Promise<Check> => {
+  if (words === undefined) {
+    const fix = "Add write: [program, …], or write: false if something else fills this store.";
+    return {
+      id: `${role}-program`,
+      status: "fail",
+      message: "there is no write command",
+      fix,
+      code: "UNSUPPORTED",
+    };
+  }
+  const [program = ""] = words;
+  if ((await findProgram(program, tools)) !== null)
+    return { id: `${role}-program`, status: "ok", message: `${program} can be run` };
+  const fix = `Install ${program}, make it executable, or mend ${role}.`;
+  return {
+    id: `${role}-program`,
+    status: "fail",
+    message: `${program} is not an executable file`,
+    fix,
+    code: "CONFIG",
+  };
+};
+
+const cutOff = (
+  ended: Exclude<Ended, { how: "exit" }>,
+  program: string,
+  outcome: "unknown" | "not_applied" = "not_applied",
+) => {
+  switch (ended.how) {
+    case "missing":
+      return new ProviderError("CONFIG", "not_applied", `no program ${program} to run`);
+    case "late":
+      return new ProviderError("TIMEOUT", outcome, `${program} did not end in time`);
+    case "signal":
+      return new ProviderError("UNAVAILABLE", outcome, `${program} was ended by a signal`);
+    case "too-much":
+      return new ProviderError("TOO_LARGE", outcome, `${program} printed more than 64 KiB`);
+  }
+};
+
+const withoutNewline = (bytes: Buffer): Buffer => {
+  if (bytes.at(-1) !== 0x0a) return bytes;
+  return bytes.subarray(0, bytes.at(-2) === 0x0d ? -2 : -1);
+};
+
+/** Keyed by this process alone: a plain digest of the key must not reach the ledger. Later processes read a revision anew. */
+const REVISION_KEY = randomBytes(32);
+const revisionOf = (secret: Secret): Revision =>
+  createHmac("sha256", REVISION_KEY).update(secret.reveal()).digest("hex").slice(0, 32) as Revision;

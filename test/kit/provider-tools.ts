@@ -1,0 +1,24 @@
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { Tools } from "../../providers/kit.ts";
+
+/** A new empty folder under the system's temporary one, and its end. */
+export const tempDir = async (): Promise<{ readonly dir: string; readonly remove: () => Promise<void> }> => {
+  const dir = await mkdtemp(join(tmpdir(), "imkit-rotator-"));
+  return { dir, remove: async () => await rm(dir, { recursive: true, force: true }) };
+};
+
+/** What a provider gets, with copies kept in `backups`. */
+export const toolsIn = (configDir: string, more: Partial<Tools> = {}) => {
+  const backups: { readonly name: string; readonly bytes: Buffer }[] = [];
+  const tools: Tools = {
+    app: "chat-prod",
+    configDir,
+    env: { PATH: process.env["PATH"], HOME: configDir },
+    valueOf: async () => "shared-secret",
+    backup: async (name, bytes) => void backups.push({ name, bytes: Buffer.from(bytes) }),
+    ...more,
+  };
+  return { tools, backups };
+};
