@@ -1,0 +1,131 @@
+import { createHash } from "node:crypto";
+import { readdir } from "node:fs/promises";
+import { join } from "node:path";
+import { type Fp, Secret } from "../../core/secret.ts";
+import type { Escrow } from "../../ports.ts";
+import {
+  failed,
+  failedOn,
+  hasPrivateFolder,
+  readPrivate,
+  removePrivate,
+  syncFolder,
+  writePrivate,
+} from "./folder.ts";
+import { type IdentitySource, openWith, parseIdentities, sealWith } from "./identity.ts";
+
+export { defaultIdentity } from "./identity.ts";
+
+export type FileEscrowOptions = {
+  /** `<state.dir>/<app>/escrow`, made 0700 at the first write. */
+  readonly dir: string;
+  readonly identity: IdentitySource;
+};
+
+export interface FileEscrow extends Escrow {
+  /**
+   * Durable encrypted copy of a file as `<name>.bak.age` in the same folder, replacing an older one; read back and compared.
+   * @throws RotatorError ESCROW_FAILED
+   */
+  encryptBackup(name: string, bytes: Uint8Array): Promise<void>;
+}
+
+const MAX_KEY_BLOB = 64 * 1024;
+const MAX_BACKUP_BLOB = 16 * 1024 * 1024;
+
+/**
+ * Keys of open rotations as `<fp>.age`: the age format (X25519), so that `age --decrypt -i escrow-identity.txt` opens them without us.
+ * Nothing is loaded or touched before the first call.
+ */
+export const fileEscrow = ({ dir, identity }: FileEscrowOptions): FileEscrow => {
+  const identities = async (make: boolean): Promise<readonly string[]> =>
+    parseIdentities(await identity(make));
+
+  /** Encrypts, writes, and proves by opening what is on disk now. */
+  const keep = async (name: string, bytes: Uint8Array, maxBytes: number): Promise<void> => {
+    const path = join(dir, name);
+    const keys = await identities(true);
+    const blob = await sealWith(keys, bytes);
+    if (blob.length > maxBytes) throw failed(`${path} would be too large.`);
+    await hasPrivateFolder(dir, true);
+    try {
+      await writePrivate(dir, name, blob, "replace");
+    } catch (error) {
+      throw failedOn(error, `${path} cannot be written`);
+    }
+    const written = await readPrivate(path, maxBytes);
+    const opened = written === null ? null : await openWith(keys, written.bytes, path);
+    if (opened === null || !Buffer.from(opened).equals(bytes))
+      throw failed(`${path} does not hold what was written to it.`);
+    opened.fill(0);
+  };
+
+  const get = async (fp: Fp): Promise<Secret | null> => {
+    const path = join(dir, blobName(fp));
+    if (!(await hasPrivateFolder(dir, false))) return null;
+    const found = await readPrivate(path, MAX_KEY_BLOB);
+    if (found === null) return null;
+    const opened = await openWith(await identities(false), found.bytes, path);
+    if (opened.length === 0) throw failed(`${path} is empty inside.`);
+    const secret = new Secret(opened);
+    opened.fill(0);
+    return secret;
+  };
+
+  return {
+    where: `file:${dir}`,
+    get,
+    list: async () => {
+      if (!(await hasPrivateFolder(dir, false))) return [];
+      try {
+        const names = await readdir(dir);
+        return names.flatMap((name) => /^([0-9a-f]{16})\.age$/.exec(name)?.[1] ?? []).sort();
+      } catch (error) {
+        throw failedOn(error, `The folder ${dir} cannot be read`);
+      }
+    },
+    put: async (fp, key) => {
+      const name = blobName(fp);
+      const before = await get(fp).catch(() => null);
+      if (before?.equals(key)) return settle(dir);
+      if (before !== null) throw failed(`${join(dir, name)} holds another key.`);
+      const bytes = Buffer.from(key.reveal());
+      await keep(name, bytes, MAX_KEY_BLOB);
+      bytes.fill(0);
+    },
+    remove: async (fp) => {
+      const name = blobName(fp);
+      if (!(await hasPrivateFolder(dir, false))) return;
+      try {
+        await removePrivate(dir, name);
+      } catch (error) {
+        throw failedOn(error, `${join(dir, name)} cannot be removed`);
+      }
+    },
+    encryptBackup: (name, bytes) => keep(`${backupName(name)}.bak.age`, bytes, MAX_BACKUP_BLOB),
+  };
+};
+
+/** A process may have died between the rename and its fsync: only now is that blob's name sure to last. */
+const settle = async (dir: string): Promise<void> => {
+  try {
+    await syncFolder(dir);
+  } catch (error) {
+    throw failedOn(error, `The folder ${dir} cannot be used`);
+  }
+};
+
+const blobName = (fp: Fp): string => {
+  if (!/^[0-9a-f]{16}$/.test(fp)) throw failed("A fingerprint is not 16 hex digits.");
+  return `${fp}.age`;
+};
+
+/** Any text as a file name; a hash keeps apart what would become the same. */
+const backupName = (name: string): string => {
+  if (/^[A-Za-z0-9][\w.-]{0,63}$/.test(name)) return name;
+  const readable = name
+    .replaceAll(/[^\w.-]+/g, "_")
+    .replace(/^[.]+/, "")
+    .slice(-48);
+  return `${readable}-${createHash("sha256").update(name).digest("hex").slice(0, 8)}`;
+};

@@ -1,0 +1,134 @@
+import { randomBytes } from "node:crypto";
+import { constants } from "node:fs";
+import { type FileHandle, link, lstat, mkdir, open, readdir, rename, unlink } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { type ErrorWords, RotatorError } from "../../core/errors.ts";
+
+/** An ESCROW_FAILED in our own words. */
+export const failed = (why: string, words: Omit<ErrorWords, "why"> = {}): RotatorError =>
+  new RotatorError("ESCROW_FAILED", { why, ...words });
+
+/** What went wrong with a file, as ESCROW_FAILED with the errno name and without the system's text. */
+export const failedOn = (error: unknown, doing: string): RotatorError =>
+  error instanceof RotatorError ? error : failed(`${doing} (${errnoOf(error) || "unexpected failure"}).`);
+
+export const errnoOf = (error: unknown): string =>
+  error instanceof Error && "code" in error && /^E[A-Z0-9]+$/.test(String(error.code))
+    ? String(error.code)
+    : "";
+
+const TEMPORARY = ".tmp-";
+
+/**
+ * A private folder: 0700 when made here, never a symbolic link, never writable for group or others.
+ * @returns false when it is not there and `make` is not set.
+ * @throws RotatorError ESCROW_FAILED
+ */
+export const hasPrivateFolder = async (dir: string, make: boolean): Promise<boolean> => {
+  try {
+    if (make) await makeDurably(dir);
+    const found = await lstat(dir);
+    if (found.isSymbolicLink() || !found.isDirectory())
+      throw failed(`${dir} is not a folder of its own (a symbolic link is not followed).`);
+    if ((found.mode & 0o022) !== 0)
+      throw failed(`${dir} is writable for its group or for everybody, so others could plant a key in it.`, {
+        do: [`chmod 700 ${dir}`],
+      });
+    return true;
+  } catch (error) {
+    if (!make && errnoOf(error) === "ENOENT") return false;
+    throw failedOn(error, `The folder ${dir} cannot be used`);
+  }
+};
+
+/** `mkdir -p` whose every new folder survives a power cut. */
+const makeDurably = async (dir: string): Promise<void> => {
+  const first = await mkdir(dir, { recursive: true, mode: 0o700 });
+  if (first === undefined) return;
+  for (let at = dir; ; at = dirname(at)) {
+    await syncFolder(dirname(at));
+    if (at === first || at === dirname(at)) return;
+  }
+};
+
+export const syncFolder = async (dir: string): Promise<void> => {
+  const handle = await open(dir, constants.O_RDONLY | constants.O_DIRECTORY);
+  await closing(handle, () => handle.sync());
+};
+
+/**
+ * Durable 0600 file, complete or not there at all.
+ * @param mode `replace` whatever has that name, or `keep` it: then nothing is written and the answer is false.
+ */
+export const writePrivate = async (
+  dir: string,
+  name: string,
+  bytes: Uint8Array,
+  mode: "replace" | "keep",
+): Promise<boolean> => {
+  const temporary = join(dir, `${TEMPORARY}${name}-${randomBytes(8).toString("hex")}`);
+  const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
+  const handle = await open(temporary, flags, 0o600);
+  try {
+    await closing(handle, async () => {
+      await handle.writeFile(bytes);
+      await handle.sync();
+    });
+    if (mode === "replace") await rename(temporary, join(dir, name));
+    else await link(temporary, join(dir, name));
+  } catch (error) {
+    if (mode === "keep" && errnoOf(error) === "EEXIST") return false;
+    throw error;
+  } finally {
+    await unlinkIfThere(temporary);
+  }
+  await syncFolder(dir);
+  return true;
+};
+
+/**
+ * The bytes and the mode of a regular file of at most `maxBytes`; symbolic links are not followed, a FIFO does not block.
+ * @returns null when there is no such file.
+ * @throws RotatorError ESCROW_FAILED
+ */
+export const readPrivate = async (
+  path: string,
+  maxBytes: number,
+): Promise<{ readonly bytes: Buffer; readonly mode: number } | null> => {
+  try {
+    const handle = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+    return await closing(handle, async () => {
+      const stat = await handle.stat();
+      if (!stat.isFile()) throw failed(`${path} is not a regular file.`);
+      if (stat.size > maxBytes) throw failed(`${path} is too large.`);
+      return { bytes: await handle.readFile(), mode: stat.mode & 0o777 };
+    });
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT") return null;
+    if (errnoOf(error) === "ELOOP") throw failed(`${path} is a symbolic link, which is not followed.`);
+    throw failedOn(error, `${path} cannot be read`);
+  }
+};
+
+/** Absence is success; also takes away what a write of that name that was killed has left. */
+export const removePrivate = async (dir: string, name: string): Promise<void> => {
+  const leftovers = (await readdir(dir)).filter((entry) => entry.startsWith(`${TEMPORARY}${name}-`));
+  for (const entry of [name, ...leftovers]) await unlinkIfThere(join(dir, entry));
+  await syncFolder(dir);
+};
+
+const unlinkIfThere = async (path: string): Promise<void> => {
+  try {
+    await unlink(path);
+  } catch (error) {
+    if (errnoOf(error) !== "ENOENT") throw error;
+  }
+};
+
+const closing = async <T>(handle: FileHandle, work: () => Promise<T>): Promise<T> => {
+  try {
+    return await work();
+  } finally {
+    await handle.close();
+  }
+};

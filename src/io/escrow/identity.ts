@@ -1,0 +1,115 @@
+import { isAbsolute, join, relative } from "node:path";
+import { RotatorError } from "../../core/errors.ts";
+import { errnoOf, failed, failedOn, hasPrivateFolder, readPrivate, writePrivate } from "./folder.ts";
+
+/** The text of an age identity file. `make`: a missing one may be made (a key is to be written), else its absence is an error. */
+export type IdentitySource = (make: boolean) => Promise<string>;
+
+const MAX_BYTES = 64 * 1024;
+const ADVICE = "Set escrow.identity in the config to an age identity (valueFrom).";
+
+/**
+ * The identities in an age identity file: one a line, blank lines and `#` comments between.
+ * @throws RotatorError ESCROW_FAILED when there is none, or another line.
+ */
+export const parseIdentities = (text: string): readonly string[] => {
+  const lines = text
+    .split(/\r?\n/)
+    .map((line) => line.trim())
+    .filter((line) => line !== "" && !line.startsWith("#"));
+  const isSound = lines.every((line) => /^AGE-SECRET-KEY-(?:PQ-)?1[0-9A-Z]{20,}$/.test(line));
+  if (lines.length === 0 || !isSound)
+    throw failed("The escrow identity is not an age identity (a line that begins with AGE-SECRET-KEY-1).", {
+      do: ["Name a file made by age-keygen in escrow.identity.", "imkit-rotator doctor"],
+    });
+  return lines;
+};
+
+export type DefaultIdentity = {
+  /** $XDG_CONFIG_HOME, else ~/.config. */
+  readonly configHome: string;
+  /** The identity must not lie in here: a copy of it must not hold both the blobs and what opens them. */
+  readonly stateDir: string;
+};
+
+/**
+ * `<configHome>/imkit-rotator/escrow-identity.txt`, 0600, made once; of several processes that make it at a time one wins and all get its.
+ * The source throws RotatorError ESCROW_FAILED.
+ */
+export const defaultIdentity =
+  ({ configHome, stateDir }: DefaultIdentity): IdentitySource =>
+  async (make) => {
+    const dir = join(configHome, "imkit-rotator");
+    const path = join(dir, "escrow-identity.txt");
+    if (isInside(path, stateDir))
+      throw failed(`The escrow identity would lie inside the state directory (${path}).`, { do: [ADVICE] });
+    try {
+      if (await hasPrivateFolder(dir, make)) {
+        const text = await readIdentity(path);
+        if (text !== null) return text;
+        if (make) {
+          await writePrivate(dir, "escrow-identity.txt", Buffer.from(await newIdentity()), "keep");
+          const made = await readIdentity(path);
+          if (made !== null) return made;
+        }
+      }
+    } catch (error) {
+      if (error instanceof RotatorError) throw error;
+      throw failed(
+        `The escrow identity ${path} could not be made (${errnoOf(error) || "unexpected failure"}).`,
+        {
+          do: [ADVICE],
+        },
+      );
+    }
+    throw failed(`The escrow identity ${path} is missing.`, { do: ["Restore it from a backup.", ADVICE] });
+  };
+
+const isInside = (path: string, dir: string): boolean => {
+  const way = relative(dir, path);
+  return way !== "" && !isAbsolute(way) && way.split(/[\\/]/)[0] !== "..";
+};
+
+const readIdentity = async (path: string): Promise<string | null> => {
+  const found = await readPrivate(path, MAX_BYTES);
+  if (found !== null && (found.mode & 0o077) !== 0)
+    throw failed(`${path} may be read or written by others than its owner.`, { do: [`chmod 600 ${path}`] });
+  return found?.bytes.toString("utf8") ?? null;
+};
+
+const newIdentity = async (): Promise<string> => {
+  const age = await import("age-encryption");
+  const identity = await age.generateX25519Identity();
+  const recipient = await age.identityToRecipient(identity);
+  return `# escrow identity of imkit-rotator: opens the keys of open rotations on this machine\n# public key: ${recipient}\n${identity}\n`;
+};
+
+/** One identity of the file encrypts, each may open. */
+export const sealWith = async (identities: readonly string[], bytes: Uint8Array): Promise<Uint8Array> => {
+  try {
+    const age = await import("age-encryption");
+    const encrypter = new age.Encrypter();
+    encrypter.addRecipient(await age.identityToRecipient(identities[0] ?? ""));
+    return await encrypter.encrypt(bytes);
+  } catch (error) {
+    throw failedOn(error, "The escrow identity cannot encrypt");
+  }
+};
+
+/** @throws RotatorError ESCROW_FAILED naming `path` when none of the identities opens the blob, or it is damaged. */
+export const openWith = async (
+  identities: readonly string[],
+  blob: Uint8Array,
+  path: string,
+): Promise<Uint8Array> => {
+  try {
+    const age = await import("age-encryption");
+    const decrypter = new age.Decrypter();
+    for (const identity of identities) decrypter.addIdentity(identity);
+    return await decrypter.decrypt(blob);
+  } catch {
+    throw failed(`${path} is damaged, or was encrypted for another escrow identity.`, {
+      do: ["Restore the escrow identity that was in use, or the file from a backup.", "imkit-rotator doctor"],
+    });
+  }
+};
