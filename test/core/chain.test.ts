@@ -1,4 +1,4 @@
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { canonical, decodeText, encodeText, follow, openEntry, seal } from "../../src/core/chain.ts";
 import { entryProblem, shapeProblem } from "../../src/core/shape.ts";
@@ -77,7 +77,7 @@ describe("text", () => {
   test.each(["50%", "%zz", "%41", "%20", "%7e", "%FF", "%C0%AF", "%ED%A0%80", "ä"])(
     "%j is no stored text",
     (s) => {
-      expect(() => decodeText(s)).toThrow();
+      expect(() => decodeText(s)).toThrow(/not percent-encoded text|URI malformed/);
     },
   );
 
@@ -191,10 +191,16 @@ describe("opening a line", () => {
 
   test("never throws, whatever it is given", () => {
     fc.assert(
-      fc.property(fc.oneof(fc.uint8Array(), fc.json().map(Buffer.from)), (noise) => {
-        expect(openEntry(noise)).toHaveProperty("problem");
-        expect(openEntry(lineOf(Buffer.from(noise).toString("latin1")))).toHaveProperty("problem");
-      }),
+      fc.property(
+        fc.oneof(
+          fc.uint8Array(),
+          fc.json().map((s) => Buffer.from(s)),
+        ),
+        (noise) => {
+          expect(openEntry(noise)).toHaveProperty("problem");
+          expect(openEntry(lineOf(Buffer.from(noise).toString("latin1")))).toHaveProperty("problem");
+        },
+      ),
     );
     expect(openEntry(lineOf("[".repeat(16_000)))).toHaveProperty("problem");
   });

@@ -1,4 +1,4 @@
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { seal } from "../../src/core/chain.ts";
 import type { ProblemCode } from "../../src/core/shape.ts";
@@ -11,6 +11,7 @@ import {
   intent,
   observed,
   opened,
+  reline,
   result,
   STORY,
 } from "../kit/ledger-story.ts";
@@ -112,7 +113,8 @@ describe("damage", () => {
         const first: ProblemCode[] = ["BAD_HASH", "NOT_CANONICAL", "UNREADABLE"];
         expect(first).toContain(problems[0]?.code);
         expect(problems[0]?.seq).toBe(index);
-        if (problems.length > 1) expect(problems.slice(1)).toEqual([{ code: "BAD_PREV", seq: index + 1 }]);
+        const rest = problems.slice(1).map(({ code, seq }) => `${code}@${seq}`);
+        expect(["", `BAD_PREV@${index + 1}`]).toContain(rest.join());
       }
     }
   });
@@ -207,7 +209,11 @@ describe("damage", () => {
   });
 
   test("noise in any number and order never throws", () => {
-    const any = fc.oneof(fc.uint8Array(), fc.constantFrom(...lines), fc.json().map(Buffer.from));
+    const any = fc.oneof(
+      fc.uint8Array(),
+      fc.constantFrom(...lines),
+      fc.json().map((s) => Buffer.from(s)),
+    );
     fc.assert(
       fc.property(fc.array(any), fc.boolean(), fc.array(fc.nat(9)), (chain, folder, seqs) => {
         const report = verifyLedger(chain, { folder, seqs });
