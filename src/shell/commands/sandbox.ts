@@ -112,7 +112,7 @@ const writeEnvFile = (path: string, lines: Readonly<Record<string, string>>): vo
   } catch (error) {
     refusal = errno(error);
   }
-  if (refusal !== null) throw unwritable("--env-file", path, refusal);
+  if (refusal !== null) throw unwritable("--write-dotenv", path, refusal);
 };
 
 /** A config that can be used as it stands. Its state folder is its own: the next sandbox has other keys, so an old ledger would not fit. */
@@ -137,7 +137,7 @@ const writeConfigFile = (path: string, text: string): void => {
     writeFileSync(path, text, { flag: "wx", mode: 0o600 });
   } catch (error) {
     throw unwritable(
-      "--config-file",
+      "--write-config",
       path,
       errno(error) === "EEXIST" ? "It exists already; nothing was changed." : errno(error),
     );
@@ -167,7 +167,7 @@ const start = async (options: SandboxCommandOptions): Promise<Sandbox> => {
     limit: wholeNumber("--limit", options.limit, 1000, 1, 1_000_000),
   };
   if (options.configFile !== undefined && options.envFile === undefined)
-    throw usage("--config-file needs --env-file.");
+    throw usage("--write-config needs --write-dotenv.");
   try {
     return await startSandbox(settings);
   } catch (error) {

@@ -1,0 +1,100 @@
+import { styleText } from "node:util";
+import { type RotatorError } from "../core/errors.ts";
+import type { LedgerEvent } from "../core/events.ts";
+import type { NextStep } from "../core/report.ts";
+import { showFp } from "../core/secret.ts";
+import type { Told } from "../flow/hands.ts";
+import type { Io } from "./io.ts";
+
+type Style = "green" | "red" | "yellow" | "dim" | "bold" | "cyan";
+export const paint = (io: Pick<Io, "colour">, style: Style, text: string): string =>
+  io.colour ? styleText(style, text, { validateStream: false }) : text;
+
+/** What, why, state, do, undo: on stderr, and with --json as the last stdout line. */
+export const printError = (io: Io, error: RotatorError, exit: number): void => {
+  const lines = [
+    `${paint(io, "red", "✖")} ${paint(io, "bold", error.code)}  ${error.what}`,
+    ...(error.why ? block("Why", error.why) : []),
+    ...(error.state ? block("State", error.state) : []),
+    ...error.do.flatMap((line, i) => block(i === 0 ? "Do" : "", line)),
+    ...error.undo.flatMap((line, i) => block(i === 0 ? "Undo" : "", line)),
+  ];
+  for (const line of lines) io.warn(line);
+  if (io.json) io.out(JSON.stringify({ ...error.toJSON(), exitCode: exit }));
+};
+
+const block = (title: string, text: string): readonly string[] =>
+  text.split("\n").map((line, i) => `  ${(i === 0 ? title : "").padEnd(6)} ${line}`);
+
+export const printNext = (io: Io, steps: readonly NextStep[], write: (line: string) => void): void => {
+  steps.forEach((step, i) => {
+    write(`  ${i + 1}. ${step.text}${step.command === null ? "" : `:`}`);
+    if (step.command !== null) write(`       ${paint(io, "cyan", step.command)}`);
+  });
+};
+
+/** Progress: NDJSON on stdout under --json, else one short line on stderr for what a person wants to see pass. */
+export const teller = (io: Io): ((told: Told) => void) => {
+  const targets = new Map<string, string>();
+  return (told) => {
+    if (told.kind === "note") {
+      io.say(`  ${paint(io, "yellow", "!")} ${told.text}`);
+      if (io.json) io.out(JSON.stringify({ type: "note", text: told.text }));
+      return;
+    }
+    if (io.json) io.out(JSON.stringify({ ...told.event, seq: told.seq }));
+    if (told.event.type === "intent") targets.set(told.id, told.event.target);
+    const line = lineOf(told.event, io, targets);
+    if (line !== null) io.say(`  ${line}`);
+  };
+};
+
+const lineOf = (e: LedgerEvent, io: Io, targets: ReadonlyMap<string, string>): string | null => {
+  const ok = (text: string): string => `${paint(io, "green", "✔")} ${text}`;
+  const bad = (text: string): string => `${paint(io, "red", "✖")} ${text}`;
+  switch (e.type) {
+    case "adopted":
+      return ok(e.current === null ? "Adopted: no store holds a working key" : `Adopted: the current key is ${showFp(e.current)}`);
+    case "opened":
+      return ok(`Rotation ${e.rotation} opened for the new key ${e.new === null ? "(not yet given)" : showFp(e.new)}`);
+    case "mode-found":
+      return ok(`New key ${showFp(e.fp)} accepted by IMKIT; mode ${e.mode}; same app: ${e.sameApp}`);
+    case "intent":
+      return e.action === "write" ? `… ${e.target}: writing` : `… ${e.target}: rolling out`;
+    case "result":
+      return resultLine(e, targets.get(e.intent) ?? "?", ok, bad);
+    case "observed":
+      if (e.what === "preflight" && e.outcome === "failed") return bad(`${e.target}: preflight failed (${e.code ?? "?"})`);
+      if (e.what === "target" && e.outcome === "failed") return bad(`${e.target}: ${e.code ?? "cannot be read"}`);
+      if (e.what === "verdict" && e.fp) return `  key ${showFp(e.fp)}: ${e.verdict ?? "unclear"}`;
+      return null;
+    case "restarted":
+      return ok(`Restarted, as you say: ${e.targets.join(", ")}`);
+    case "wrong-key-revoked":
+      return bad("The new key was revoked, and an old one still works");
+    case "proof":
+      return ok(`Old key ${showFp(e.fp)} is dead: ${e.triads.length} of ${e.triads.length} triads`);
+    case "waived":
+      return e.fp === undefined ? `${e.target ?? ""}: dropped from the plan` : `key ${showFp(e.fp)}: attested, not proved`;
+    case "done":
+      return ok(`Rotation ${e.rotation} done`);
+    case "abandoned":
+      return `Rotation ${e.rotation} abandoned: ${e.why}`;
+    case "discarded":
+      return `Key ${showFp(e.fp)} discarded`;
+    default:
+      return null;
+  }
+};
+
+const resultLine = (
+  e: LedgerEvent & { type: "result" },
+  target: string,
+  ok: (text: string) => string,
+  bad: (text: string) => string,
+): string => {
+  const reason = e.reason ? `: ${e.reason}` : "";
+  if (e.outcome !== "ok") return bad(`${target}: ${e.outcome}${e.code ? ` (${e.code})` : ""}${reason}`);
+  if (e.changed === undefined) return ok(`${target}: rolled out${reason}`);
+  return ok(`${target}: ${e.changed ? "written and read back" : "holds the new key already"}`);
+};
