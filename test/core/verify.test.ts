@@ -192,6 +192,16 @@ describe("damage", () => {
     expect(codes(lines.with(2, forged))).toEqual(["BAD_PREV@3"]);
   });
 
+  test("of two entries with one number the first stands, and the other is no head", () => {
+    const fork = seal(bodyOf(4, hashAt(3), [observed("2.1"), done], { inst: "inst-2" }));
+    const report = verifyLedger([...lines, fork.line], {
+      ...FOLDER,
+      head: { seq: 4, h16: fork.h.slice(0, 16) },
+    });
+    expect(report.head).toEqual({ seq: 4, hash: hashAt(4) });
+    expect(report.problems.map(({ code }) => code)).toEqual(["BAD_SEQ", "HEAD_MISMATCH"]);
+  });
+
   test("an entry of another ledger is not linked", () => {
     const other = chainOf(STORY, { ledger: "ledger-b" });
     expect(codes(lines.with(2, at(other, 2)))).toEqual(["BAD_PREV@2", "BAD_PREV@3"]);
