@@ -5,7 +5,8 @@ export const madeKey = (): string => Buffer.from(randomBytes(32).toString("base6
 
 /**
  * Names of the encodings in which `key`, or a piece of it, stands in `text`; empty = clean. `text` may hold anything; give bytes as latin1.
- * The raw key is looked for in every window of 8 characters (also in other case and backwards), each encoding in pieces of 12.
+ * The raw key is looked for in every window of 8 characters (also in other case and backwards), each encoding in pieces of
+ * 12 or more.
  */
 export const findKey = (text: string, key: string): string[] => {
   const found = ENCODINGS.filter(({ needles }) => needles(key).some((needle) => text.includes(needle)));
@@ -33,12 +34,14 @@ const windowsOf = (text: string): string[] =>
   text.length <= WINDOW
     ? [text]
     : Array.from({ length: text.length - WINDOW + 1 }, (_, at) => text.slice(at, at + WINDOW));
-const pieces = (text: string): string[] =>
-  text.length < 2 * PIECE
-    ? [text]
-    : Array.from({ length: Math.floor(text.length / PIECE) }, (_, n) =>
-        text.slice(n * PIECE, (n + 1) * PIECE),
-      );
+/** Cut so that a piece stands for at least 6 characters of the key: shorter ones occur by chance. */
+const pieces = (encoded: string, keyLength: number): string[] => {
+  const size = Math.max(PIECE, Math.ceil((6 * encoded.length) / keyLength));
+  if (encoded.length < 2 * size) return [encoded];
+  return Array.from({ length: Math.floor(encoded.length / size) }, (_, n) =>
+    encoded.slice(n * size, (n + 1) * size),
+  );
+};
 
 type Encoding = {
   readonly name: string;
@@ -60,7 +63,7 @@ const plain = (name: string, encode: (key: string) => string): Encoding => ({
   needles: (key) => {
     const encoded = encode(key);
     // Where nothing had to be escaped the raw search has done it.
-    return encoded === key ? [] : pieces(encoded).filter((piece) => !key.includes(piece));
+    return encoded === key ? [] : pieces(encoded, key.length).filter((piece) => !key.includes(piece));
   },
 });
 
@@ -75,7 +78,7 @@ const aligned = (
     encode: (key) => form(Buffer.from(`${"~".repeat(shift)}${before(key)}~~`).toString("base64")),
     needles: (key) => {
       const encoded = form(Buffer.from("~".repeat(shift) + before(key)).toString("base64"));
-      return pieces(encoded.slice(shift === 0 ? 0 : 4, -4));
+      return pieces(encoded.slice(shift === 0 ? 0 : 4, -4), key.length);
     },
   }));
 
@@ -92,21 +95,11 @@ const rot13 = (key: string): string =>
   key.replace(/[a-z]/gi, (c) => String.fromCharCode(c.charCodeAt(0) + (c.toLowerCase() < "n" ? 13 : -13)));
 
 /** A prefix of 16 hex digits is a leak, too: it tests a guess, and it is the same in every ledger. */
-const digest = (name: string): Encoding[] => {
-  const of = (key: string) => createHash(name).update(key).digest();
-  return [
-    {
-      name: `${name} hex`,
-      encode: (key) => of(key).toString("hex"),
-      needles: (key) => pieces(of(key).toString("hex")),
-    },
-    {
-      name: `${name} base64`,
-      encode: (key) => of(key).toString("base64"),
-      needles: (key) => pieces(of(key).toString("base64")),
-    },
-  ];
-};
+const digest = (name: string): Encoding[] =>
+  (["hex", "base64"] as const).map((form) => {
+    const of = (key: string) => createHash(name).update(key).digest(form);
+    return { name: `${name} ${form}`, encode: of, needles: (key) => pieces(of(key), of(key).length) };
+  });
 
 const inner = (key: string): string => Buffer.from(key, "base64").toString("latin1");
 

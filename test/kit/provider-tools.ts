@@ -10,7 +10,7 @@ export const tempDir = async (): Promise<{ readonly dir: string; readonly remove
 };
 
 /** What a provider gets, with copies kept in `backups`. */
-export const toolsIn = (configDir: string, more: Partial<Tools> = {}) => {
+export const toolsIn = (configDir: string) => {
   const backups: { readonly name: string; readonly bytes: Buffer }[] = [];
   const tools: Tools = {
     app: "chat-prod",
@@ -18,7 +18,6 @@ export const toolsIn = (configDir: string, more: Partial<Tools> = {}) => {
     env: { PATH: process.env["PATH"], HOME: configDir },
     valueOf: async () => "shared-secret",
     backup: async (name, bytes) => void backups.push({ name, bytes: Buffer.from(bytes) }),
-    ...more,
   };
   return { tools, backups };
 };
