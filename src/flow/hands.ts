@@ -14,7 +14,7 @@ export type App = {
 
 /** What the flow tells while it works: each durable ledger event, and remarks that are in no ledger. */
 export type Told =
-  | { readonly kind: "event"; readonly event: LedgerEvent; readonly seq: number }
+  | { readonly kind: "event"; readonly event: LedgerEvent; readonly seq: number; readonly id: string }
   | { readonly kind: "note"; readonly text: string };
 
 /** Every hand of a use case. No use case reaches for anything else. */

@@ -127,7 +127,7 @@ export const openJournal = async (hands: Hands): Promise<Journal> => {
         w.resolve({ seq, first });
         first += w.events.length;
       }
-      for (const event of entry.events) hands.tell({ kind: "event", event, seq });
+      entry.events.forEach((event, index) => hands.tell({ kind: "event", event, seq, id: `${seq}.${index}` }));
     } catch (error) {
       // After a failed append nobody knows what is on the disk: this process writes and does nothing more.
       poisoned = error;

@@ -20,6 +20,7 @@ export type StageResult = {
   readonly why: string;
   readonly mode: Mode | null;
   readonly sameApp: SameApp;
+  readonly appFingerprint: string | null;
   readonly state: AppState;
   readonly head: { readonly seq: number; readonly h: string } | null;
 };
@@ -62,6 +63,7 @@ export const stage = async (hands: Hands, key: Secret, options: StageOptions): P
     why: seen.examined.why,
     mode: seen.mode,
     sameApp: seen.sameApp,
+    appFingerprint: seen.appFingerprint,
     state: journal.state(),
     head: journal.head(),
   };
