@@ -52,10 +52,11 @@ const checkAfter = (source: Source, path: Path, { stores, rollouts }: AppInput):
     after.flatMap((name, place) => {
       const at = [...path, "rollouts", index, "after", place];
       if (name === self) return [problem(source, at, "names the rollout itself")];
-      if (names.includes(name)) return [];
+      const others = names.filter((other) => other !== self);
+      if (others.includes(name)) return [];
       if (stores.some((store) => store.name === name))
         return [problem(source, at, "names a store; rollouts start after all stores anyway")];
-      return [problem(source, at, `is not the name of a rollout of this app${didYouMean(name, names)}`)];
+      return [problem(source, at, `is not the name of a rollout of this app${didYouMean(name, others)}`)];
     }),
   );
 };

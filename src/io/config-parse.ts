@@ -63,10 +63,9 @@ const compose = (text: string, counter: LineCounter, place: (offset: number) => 
   return document;
 };
 
-/** The offset of a word of the API Key's own shape anywhere in the text, comments included. */
+/** The offset of a word of the API Key's own shape anywhere in the text, comments included. Base64 of Base64 has no + and no /. */
 const findSecret = (text: string): number | null => {
-  for (const found of text.matchAll(/[A-Za-z0-9+/]{40,}={0,2}/g))
-    if (isKeyShaped(found[0])) return found.index;
+  for (const found of text.matchAll(/[A-Za-z0-9]{40,}={0,2}/g)) if (isKeyShaped(found[0])) return found.index;
   return null;
 };
 
@@ -125,7 +124,12 @@ const resolveValues = (document: Document, place: (offset: number) => string): S
     if (nodes > MAX_NODES || path.length > MAX_DEPTH) {
       throw configInvalid([`${place(from)}: its aliases unfold to too much`]);
     }
-    if (isAlias(node)) return walk(node.resolve(document), path, node.range?.[0] ?? from);
+    if (isAlias(node)) {
+      const start = node.range?.[0] ?? from;
+      const named = node.resolve(document);
+      if (named === undefined) lines.push(`${place(start)}: ${wordsFor("BAD_ALIAS")}`);
+      return walk(named, path, start);
+    }
     const start = startOf(node) ?? from;
     values.set(idOf(path), start);
     if (isMap(node)) {

@@ -4,7 +4,8 @@ export const nearest = (word: string, options: Iterable<string>): string | null 
   if (wanted === "" || wanted.length > 64) return null;
   let best: { readonly option: string; readonly slips: number } | null = null;
   for (const option of options) {
-    const allowed = Math.max(1, Math.floor(Math.max(wanted.length, plain(option).length) / 4));
+    const longer = Math.max(wanted.length, plain(option).length);
+    const allowed = longer < 3 ? 0 : Math.max(1, Math.floor(longer / 4));
     const slips = distance(wanted, plain(option), allowed);
     if (slips <= allowed && (best === null || slips < best.slips)) best = { option, slips };
   }
