@@ -182,11 +182,7 @@ const exchange = (
     stream.on("error", (error: unknown) =>
       settle(nothing(signal.aborted ? "interrupted" : phraseOf(error, timeouts))),
     );
-    // Nobody else would close this socket: the client library has handed it over.
-    stream.once("upgrade", (_: unknown, socket: { destroy(): void }) => {
-      socket.destroy();
-      settle(nothing("HTTP 101, a change of protocol"));
-    });
+    stream.once("upgrade", () => settle(nothing("HTTP 101, a change of protocol")));
     stream.once("close", () => settle(nothing("connection broken off")));
   });
 
