@@ -329,16 +329,18 @@ describe("hostile answers", () => {
   });
 
   test("an answer too many is never taken for the next key's", async () => {
-    const late: Script = (socket) => {
-      socket.write(http("200 OK", OK));
-      setTimeout(() => socket.write(http("401 Unauthorized", NO)), 5);
-    };
-    const both = sends(Buffer.concat([http("200 OK", OK), http("401 Unauthorized", NO)]));
-    for (const script of [late, both, late, both]) expect((await ask(script)).verdict).not.toBe("rejected");
-    const probes = await Promise.all(
-      Array.from({ length: 10 }, (_, n) => ask(n % 2 === 0 ? late : sends(http("200 OK", OK)))),
-    );
-    expect(probes.map(({ verdict }) => verdict)).not.toContain("rejected");
+    const verdicts = new Set<string>();
+    for (let n = 0; n < 150; n += 1) {
+      const twice: Script = (socket) => {
+        socket.setNoDelay();
+        socket.write(http("200 OK", OK));
+        if (n % 5 === 0) socket.write(http("401 Unauthorized", NO));
+        else setTimeout(() => socket.write(http("401 Unauthorized", NO)), n % 3);
+      };
+      verdicts.add((await ask(twice)).verdict);
+    }
+    expect([...verdicts]).not.toContain("rejected");
+    expect([...verdicts]).toContain("accepted");
   });
 
   test("noise on the wire: a clear word only where the bytes still say it", async () => {
