@@ -18,7 +18,7 @@ export const probeKey = async (
   let patience = THROTTLE_PATIENCE_MS;
   for (;;) {
     const probe = await hands.platform.probe(key, { urgent }, signal);
-    const wait = probe.status === 429 ? (probe.retryAfterMs ?? 1_000) : null;
+    const wait = probe.retryAfterMs ?? (probe.status === 429 ? 1_000 : null);
     if (wait === null || wait > patience || signal.aborted) return probe;
     patience -= wait;
     await hands.clock.sleep(wait, signal);
