@@ -92,6 +92,9 @@ export const readsAs = (before: EnvFile, after: Uint8Array, value: string): bool
   });
 };
 
+/** The line behind which a new entry goes. */
+export const lastLine = ({ text }: EnvFile): number => 1 + countLines(text.trimEnd());
+
 type Row = { readonly text: string; readonly at: number; readonly line: number };
 
 /** The lines at which a definition can begin: the inner lines of a quoted value are skipped, after doubt about its end was ruled out. */

@@ -17,7 +17,7 @@ import {
   syncFile,
   temporaryOf,
 } from "./dotenv-file.ts";
-import { type EnvFile, MAX_BYTES, readEnv, readsAs, withValue } from "./dotenv-text.ts";
+import { type EnvFile, lastLine, MAX_BYTES, readEnv, readsAs, withValue } from "./dotenv-text.ts";
 
 const schema = z.strictObject({
   path: z
@@ -66,9 +66,10 @@ export const openDotenv = ({ path: given, key, create }: Config, tools: Tools, h
     if (bytes === null)
       throw refused("UNSUPPORTED", "the key has a character that env files do not hold safely");
     if (readsAs(file, bytes, next.reveal())) return bytes;
+    const spot = `${path}:${file.entry?.line ?? lastLine(file)}`;
     throw refused(
       "VERIFY_MISMATCH",
-      `${path}: with the new line in it, readers of env files would disagree on the file`,
+      `${spot}: with the new value in it, readers of env files would disagree on the file`,
     );
   };
 

@@ -210,6 +210,17 @@ describe("a change by somebody else", () => {
   });
 });
 
+test("an edit that a reader would misread is not written: here Node takes the line behind a blank value for that value", async () => {
+  await writeFile(path, "A=1\nB= \n");
+  const { store } = opened();
+  expect(await store.read(soon())).toBeNull();
+  const error = await refusal(put(store));
+  expect(error).toMatchObject({ code: "VERIFY_MISMATCH", outcome: "not_applied" });
+  expect(error.hint).toContain(`${path}:2: `);
+  expect(await store.preflight(soon())).toMatchObject([{ status: "fail", code: "VERIFY_MISMATCH" }]);
+  expect(await readFile(path, "utf8")).toBe("A=1\nB= \n");
+});
+
 test("writes of one process to several variables of one file wait for each other", async () => {
   const { tools } = toolsIn(dir);
   const names = Array.from({ length: 8 }, (_, n) => `KEY_${n}`);
