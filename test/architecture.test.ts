@@ -9,7 +9,7 @@ const ROOMS: readonly { readonly room: RegExp; readonly may: readonly RegExp[] }
   { room: /^src\/flow\//, may: [/^src\/(core|flow)\//, /^src\/ports\.ts$/] },
   {
     room: /^src\/io\//,
-    may: [/^src\/(core|io)\//, /^src\/ports\.ts$/, /^node:/, /^(zod|yaml|got|age-encryption|node-cron)$/],
+    may: [/^src\/(core|io)\//, /^src\/ports\.ts$/, /^node:/, /^(zod\/mini|yaml|got|age-encryption|node-cron)$/],
   },
   { room: /^src\/testkit\.ts$/, may: [/^test\/(contract|kit)\//, /^src\/(core|ports)/, /^providers\//] },
   {

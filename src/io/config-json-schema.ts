@@ -1,12 +1,12 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { configShape, intakeShape, rolloutShape, storeShape } from "./config-schema.ts";
 
 type Json = Readonly<Record<string, unknown>>;
 
 /** The built-in kinds' own schemas, by kind. */
 export type ProviderSchemas = {
-  readonly stores: Readonly<Record<string, z.ZodType>>;
-  readonly rollouts: Readonly<Record<string, z.ZodType>>;
+  readonly stores: Readonly<Record<string, z.core.$ZodType>>;
+  readonly rollouts: Readonly<Record<string, z.core.$ZodType>>;
 };
 
 /** JSON Schema (draft-07, as editors read it) of the config file. A target of a kind that is not built in may have any further keys. */
@@ -27,10 +27,14 @@ export const configJsonSchema = (schemas: ProviderSchemas): Json => {
   return { ...whole, title: "imkit-rotator config", properties: { ...at(whole, "properties"), apps } };
 };
 
-const toJson = (schema: z.ZodType): Json =>
+const toJson = (schema: z.core.$ZodType): Json =>
   z.toJSONSchema(schema, { target: "draft-7", io: "input", unrepresentable: "any" });
 
-const listOf = (list: Json, base: z.ZodType, kinds: Readonly<Record<string, z.ZodType>>): Json => {
+const listOf = (
+  list: Json,
+  base: z.core.$ZodType,
+  kinds: Readonly<Record<string, z.core.$ZodType>>,
+): Json => {
   const { $schema: _, ...shape } = toJson(base);
   const builtIn = Object.entries(kinds).flatMap(([kind, schema]) =>
     forms(toJson(schema)).map((own) => join(shape, kind, own)),

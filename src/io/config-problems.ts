@@ -13,6 +13,9 @@ export type Issue = {
   readonly values?: readonly unknown[];
   readonly options?: readonly unknown[];
   readonly discriminator?: string | undefined;
+  readonly origin?: string;
+  readonly minimum?: number | bigint;
+  readonly maximum?: number | bigint;
   readonly issues?: readonly Issue[];
   readonly errors?: readonly (readonly Issue[])[];
 };
@@ -91,13 +94,17 @@ const wordsFor = (issue: Issue, found: unknown, schemas: readonly Def[]): string
     return `must be one of ${choices.join(", ")}${typeof found === "string" ? didYouMean(found, choices) : ""}`;
   if (isOurs(issue.message))
     return leaves(found).some((leaf) => issue.message.includes(leaf)) ? "is not valid" : issue.message;
-  return issue.code === "invalid_type"
-    ? `must be ${EXPECTED[issue.expected ?? ""] ?? "of another kind"}`
-    : "is not valid";
+  if (issue.code === "invalid_type") return `must be ${EXPECTED[issue.expected ?? ""] ?? "of another kind"}`;
+  const unit = UNITS[issue.origin ?? ""] ?? "";
+  if (issue.minimum !== undefined) return `must be at least ${issue.minimum}${unit}`;
+  if (issue.maximum !== undefined) return `must be at most ${issue.maximum}${unit}`;
+  return "is not valid";
 };
 
-/** zod's own messages begin so; all others are a schema author's. */
-const isOurs = (message: string): boolean => !/^(?:Invalid|Unrecognized|Expected)\b/.test(message);
+const UNITS: Readonly<Record<string, string>> = { string: " characters long", array: " entries long" };
+
+/** zod's own messages begin so (and depend on what else is loaded); all others are a schema author's. */
+const isOurs = (message: string): boolean => !/^(?:Invalid|Unrecognized|Expected|Too)\b/.test(message);
 
 const EXPECTED: Readonly<Record<string, string>> = {
   string: "text (in quotes)",

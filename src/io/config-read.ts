@@ -1,5 +1,4 @@
-import { constants } from "node:fs";
-import { open } from "node:fs/promises";
+import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs";
 import { RotatorError } from "../core/errors.ts";
 
 const MAX_BYTES = 256 * 1024;
@@ -31,8 +30,8 @@ const placeOf = (text: string): readonly [number, number] => {
  * The text of a config file without its byte order mark.
  * @throws RotatorError CONFIG_INVALID for what is not a regular file of UTF-8 text, readable, and at most 256 KiB
  */
-export const readConfigText = async (path: string): Promise<string> => {
-  const bytes = await readBytes(path);
+export const readConfigText = (path: string): string => {
+  const bytes = readBytes(path);
   if (bytes.includes(0)) throw configInvalid([`${path}:1:1: is not a text file (it holds NUL bytes)`]);
   try {
     return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
@@ -41,37 +40,27 @@ export const readConfigText = async (path: string): Promise<string> => {
   }
 };
 
-const readBytes = async (path: string): Promise<Buffer> => {
+/** Synchronous: for one small file before anything else runs, that is the fastest. */
+const readBytes = (path: string): Buffer => {
   try {
-    const handle = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
+    const file = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
     try {
-      const stat = await handle.stat();
+      const stat = fstatSync(file);
       if (stat.isDirectory()) throw configInvalid([`${path}:1:1: is a directory, not a config file`]);
       if (!stat.isFile()) throw configInvalid([`${path}:1:1: is not a regular file`]);
       const buffer = Buffer.alloc(MAX_BYTES + 1);
-      const length = await fill(buffer, (at) => handle.read(buffer, at, buffer.length - at));
+      let length = 0;
+      for (let got = -1; got !== 0 && length < buffer.length; length += got)
+        got = readSync(file, buffer, length, buffer.length - length, null);
       if (length > MAX_BYTES) throw configInvalid([`${path}:1:1: is larger than 256 KiB`]);
       return buffer.subarray(0, length);
     } finally {
-      await handle.close();
+      closeSync(file);
     }
   } catch (error) {
     if (error instanceof RotatorError) throw error;
     throw configInvalid([`${path}:1:1: ${reasonOf(error)}`]);
   }
-};
-
-const fill = async (
-  buffer: Buffer,
-  read: (at: number) => Promise<{ readonly bytesRead: number }>,
-): Promise<number> => {
-  let at = 0;
-  while (at < buffer.length) {
-    const { bytesRead } = await read(at);
-    if (bytesRead === 0) break;
-    at += bytesRead;
-  }
-  return at;
 };
 
 const reasonOf = (error: unknown): string => {

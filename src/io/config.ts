@@ -95,7 +95,7 @@ export const loadConfig = async (
   providers: Providers & { readonly env: Env },
 ): Promise<Config> => {
   const file = resolve(path);
-  const source = parseConfigText(file, await readConfigText(file));
+  const source = parseConfigText(file, readConfigText(file));
   const whole = configShape.safeParse(source.value);
   const targets = await readTargets(source, dirname(file), providers);
   const lines = [...targets.lines];

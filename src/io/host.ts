@@ -2,7 +2,6 @@ import { execFile } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { readFile, readlink } from "node:fs/promises";
 import { hostname } from "node:os";
-import { kill, pid, platform } from "node:process";
 import type { ProcessClaim } from "../core/events.ts";
 import type { Host } from "../ports.ts";
 
@@ -111,13 +110,14 @@ const fact = async (answer: Promise<string>): Promise<string> => {
 const codeOf = (error: unknown): string =>
   error instanceof Error && "code" in error ? String(error.code) : "";
 
+/** The global `process`: an import of `node:process` opens its standard streams and costs milliseconds. */
 const thisSystem: HostSystem = {
-  platform,
-  pid,
+  platform: process.platform,
+  pid: process.pid,
   hostname,
   read: (path) => readFile(path, "utf8"),
   link: (path) => readlink(path),
-  poke: (other) => void kill(other, 0),
+  poke: (other) => void process.kill(other, 0),
   bootSession: () =>
     new Promise((resolve, reject) => {
       const argv = ["-n", "kern.bootsessionuuid"];

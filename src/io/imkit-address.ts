@@ -16,7 +16,8 @@ forbidden.addSubnet("0.0.0.0", 8, "ipv4");
 forbidden.addAddress("::", "ipv6");
 
 const listed = (list: BlockList, address: string): boolean => {
-  const family = isIP(address);
+  // A name is told from an address without Node's expressions for IPv6: their first use takes 3 ms of every start.
+  const family = /^[\d.]+$|:/.test(address) ? isIP(address) : 0;
   return family !== 0 && list.check(address, family === 6 ? "ipv6" : "ipv4");
 };
 
