@@ -4,6 +4,7 @@ export default defineConfig({
   test: {
     include: ["test/**/*.test.ts"],
     exclude: ["test/crash/**", "test/peers/**", "test/browser/**", "test/slow/**"],
+    globalSetup: ["test/kit/program-setup.ts"],
     restoreMocks: true,
     unstubEnvs: true,
     testTimeout: 30_000,
