@@ -41,7 +41,10 @@ const listOf = (
   );
   const others = {
     ...shape,
-    properties: { ...at(shape, "properties"), type: { type: "string", not: { enum: Object.keys(kinds) } } },
+    properties: {
+      ...at(shape, "properties"),
+      type: { type: "string", pattern: `^(?!(${Object.keys(kinds).join("|")})$).` },
+    },
   };
   return { ...list, items: { anyOf: [...builtIn, others] } };
 };

@@ -631,6 +631,43 @@ describe("with the providers of the program", () => {
   });
 });
 
+describe("an editor with the JSON Schema", () => {
+  const target = { name: "env", type: "dotenv", path: ".env" };
+  const file = (app: object, more: object = {}): object => ({
+    schemaVersion: 1,
+    apps: { chat: { baseUrl: "https://a.imkit.io", stores: [target], ...app } },
+    ...more,
+  });
+  test.each([
+    ["the shortest file", file({}), true],
+    [
+      "more keys",
+      file({ soak: "5m", revoke: { probes: 2 }, owners: ["may"] }, { notify: [], serve: {} }),
+      true,
+    ],
+    ["a kind of one's own", file({ stores: [{ name: "v", type: "./vault.store.ts", anything: 1 }] }), true],
+    [
+      "an exec store's command",
+      file({ stores: [{ name: "v", type: "exec", read: ["a"], write: ["b"] }] }),
+      true,
+    ],
+    ["a mirror by exec", file({ stores: [{ name: "v", type: "exec", read: ["a"], write: false }] }), true],
+    ["no app", { schemaVersion: 1 }, false],
+    ["an unknown key", file({}, { stat: {} }), false],
+    ["an unknown key of an app", file({ stors: [] }), false],
+    ["an unknown key of a store", file({ stores: [{ ...target, pth: "x" }] }), false],
+    ["a store without its path", file({ stores: [{ name: "env", type: "dotenv" }] }), false],
+    ["a store without a name", file({ stores: [{ type: "dotenv", path: "x" }] }), false],
+    ["a bad name", file({ stores: [{ ...target, name: "Env" }] }), false],
+    ["a bad duration", file({ soak: "5 minutes" }), false],
+    ["an inline secret", file({}, { notify: [{ type: "slack", url: "https://x" }] }), false],
+    ["another version", { ...file({}), schemaVersion: 2 }, false],
+  ])("%s", async (_, value, isSound) => {
+    const schema = z.fromJSONSchema(configJsonSchema(await builtinSchemas()));
+    expect(schema.safeParse(value).success).toBe(isSound);
+  });
+});
+
 describe("finding the file", () => {
   const found = (cwd: string, more: { flag?: string; env?: Record<string, string> } = {}): Promise<string> =>
     findConfig({ flag: more.flag, env: { HOME: join(root, "nobody"), ...more.env }, cwd });
