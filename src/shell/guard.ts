@@ -19,9 +19,12 @@ export const guard = (
   }
   if ((env["NODE_DEBUG"] ?? "") !== "") refuse("NODE_DEBUG", "it prints request headers, and the key is one");
   if ((env["NODE_DEBUG_NATIVE"] ?? "") !== "") refuse("NODE_DEBUG_NATIVE", "it prints what is sent");
-  if ((env["SSLKEYLOGFILE"] ?? "") !== "") refuse("SSLKEYLOGFILE", "it opens recorded traffic to whoever reads that file");
+  if ((env["SSLKEYLOGFILE"] ?? "") !== "")
+    refuse("SSLKEYLOGFILE", "it opens recorded traffic to whoever reads that file");
   const flags = [...execArgv, ...(env["NODE_OPTIONS"] ?? "").split(/\s+/)];
-  const bad = flags.find((f) => /^--(inspect|tls-keylog|trace-tls|heapsnapshot|report-on|report-uncaught|diagnostic-dir)/.test(f));
+  const bad = flags.find((f) =>
+    /^--(inspect|tls-keylog|trace-tls|heapsnapshot|report-on|report-uncaught|diagnostic-dir)/.test(f),
+  );
   if (bad !== undefined || inspecting) {
     throw new RotatorError("UNSAFE_ENVIRONMENT", {
       why: `Node was started with ${bad?.split("=")[0] ?? "an open inspector"}, through which the key could be read.`,

@@ -1,9 +1,12 @@
 import { RotatorError } from "../core/errors.ts";
+import { shellWord, typedName } from "./myself.ts";
 
 /** The process as the commands see it. Only this room touches `process`. */
 export type Io = {
   /** Data, to stdout. A newline is added. */
   readonly out: (line: string) => void;
+  /** Data as it is, to stdout. */
+  readonly raw: (bytes: Uint8Array) => void;
   /** Talk and progress, to stderr; nothing under --quiet. */
   readonly say: (line: string) => void;
   /** Trouble, to stderr, always. */
@@ -14,6 +17,10 @@ export type Io = {
   /** A person is there: stdin and stderr are terminals and --no-input was not given. */
   readonly interactive: boolean;
   readonly colour: boolean;
+  /** A command of ours (`imkit-rotator …`) with the `--config` that this one was given; any other text as it is. */
+  readonly command: (text: string) => string;
+  /** The same for people: as it can be pasted into the shell that started this process. */
+  readonly paste: (text: string) => string;
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly cwd: string;
   /** Aborts on SIGINT or SIGTERM; `reason` is the signal's name. */
@@ -31,17 +38,33 @@ export type Globals = {
   readonly color?: boolean;
 };
 
-/** Anything that a terminal could take as a command (escape sequences, bidi marks) is shown as `?`. */
-export const harmless = (text: string): string =>
-  text.replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069]/g, "?");
+/** The colours of `styleText`. */
+const OURS = new RegExp(`${String.fromCharCode(27)}\\[(?:[0-9]|2[0-9]|3[0-9])m`, "g");
+const COMMANDS = /(?![\t\n])[\p{Cc}\u200e\u200f\u2028-\u202e\u2066-\u2069]/gu;
+
+/** Anything that a terminal could take as a command (escape sequences, bidi marks) is shown as `?`; with `colour` our own colours stay. */
+export const harmless = (text: string, colour = false): string => {
+  if (!colour) return text.replace(OURS, "").replace(COMMANDS, "?");
+  const codes = text.match(OURS) ?? [];
+  const plain = text.split(OURS).map((part) => part.replace(COMMANDS, "?"));
+  return plain.map((part, i) => `${part}${codes[i] ?? ""}`).join("");
+};
+
+export const isCommand = (text: string): boolean => text.startsWith("imkit-rotator ");
 
 export const openIo = (globals: Globals, signal: AbortSignal): Io => {
-  const write = (line: string): void => void process.stderr.write(`${harmless(line)}\n`);
-  const { env } = process;
-  const tty = process.stderr.isTTY === true;
-  const plain = globals.color === false || (env["NO_COLOR"] ?? "") !== "" || env["TERM"] === "dumb" || !tty;
+  const { env, stdin, stdout, stderr } = process;
+  const cwd = process.cwd();
+  const wanted = globals.color !== false && (env["NO_COLOR"] ?? "") === "" && env["TERM"] !== "dumb";
+  const onOut = wanted && stdout.isTTY;
+  const onErr = wanted && stderr.isTTY;
+  const write = (line: string): void => void stderr.write(`${harmless(line, onErr)}\n`);
+  const named = globals.config === undefined ? "" : ` -c ${shellWord(globals.config)}`;
+  const command = (text: string): string =>
+    isCommand(text) ? text.replace(/^(.*?)(\s{2,}#.*)?$/, `$1${named.replaceAll("$", "$$$$")}$2`) : text;
   return {
-    out: (line) => void process.stdout.write(`${harmless(line)}\n`),
+    out: (line) => void stdout.write(`${harmless(line, onOut)}\n`),
+    raw: (bytes) => void stdout.write(bytes),
     say: (line) => {
       if (!globals.quiet) write(line);
     },
@@ -50,44 +73,79 @@ export const openIo = (globals: Globals, signal: AbortSignal): Io => {
       if (globals.verbose) write(line);
     },
     json: globals.json === true,
-    interactive: process.stdin.isTTY === true && tty && globals.input !== false && env["CI"] === undefined,
-    colour: !plain,
+    interactive: stdin.isTTY && stderr.isTTY && globals.input !== false && env["CI"] === undefined,
+    colour: onOut || onErr,
+    command,
+    paste: (text) =>
+      isCommand(text) ? command(text).replace("imkit-rotator", () => typedName({ env, cwd })) : text,
     env,
-    cwd: process.cwd(),
+    cwd,
     signal,
   };
 };
 
+/** 130 for Ctrl-C, 143 for every other signal that asks us to stop. */
+export const exitOfSignal = ({ signal }: Pick<Io, "signal">): number =>
+  !signal.aborted || signal.reason === "SIGINT" ? 130 : 143;
+
 const MAX_INPUT = 64 * 1024;
 
-/** All of stdin, at most 64 KiB. @throws RotatorError KEY_MALFORMED when it is more. */
-export const readStdin = async (): Promise<string> => {
+/**
+ * All of a stream, at most 64 KiB, as text. Ends at once when `signal` aborts.
+ * @throws RotatorError KEY_MALFORMED when it is more, INTERRUPTED; what the stream itself rejects with
+ */
+export const readText = async (
+  stream: AsyncIterable<unknown> & { destroy(): unknown },
+  name: string,
+  signal: AbortSignal,
+): Promise<string> => {
   const parts: Buffer[] = [];
   let size = 0;
-  for await (const part of process.stdin) {
-    const bytes = Buffer.from(part as Uint8Array);
-    size += bytes.length;
-    if (size > MAX_INPUT) {
-      process.stdin.destroy();
-      throw new RotatorError("KEY_MALFORMED", { why: "More than 64 KiB came in on standard input." });
+  const stop = (): void => void stream.destroy();
+  signal.addEventListener("abort", stop, { once: true });
+  try {
+    for await (const part of stream) {
+      const bytes = Buffer.from(part as Uint8Array);
+      size += bytes.length;
+      if (size > MAX_INPUT) {
+        stop();
+        throw new RotatorError("KEY_MALFORMED", { why: `More than 64 KiB came in from ${name}.` });
+      }
+      parts.push(bytes);
     }
-    parts.push(bytes);
+  } catch (error) {
+    throw signal.aborted ? new RotatorError("INTERRUPTED", { state: "Nothing was stored." }) : error;
+  } finally {
+    signal.removeEventListener("abort", stop);
   }
+  if (signal.aborted) throw new RotatorError("INTERRUPTED", { state: "Nothing was stored." });
   return Buffer.concat(parts).toString("utf8");
 };
 
+/** Standard input as text. @throws RotatorError KEY_MALFORMED, INTERRUPTED, INPUT_MISSING */
+export const readStdin = async (signal: AbortSignal): Promise<string> => {
+  try {
+    return await readText(process.stdin, "standard input", signal);
+  } catch (error) {
+    if (error instanceof RotatorError) throw error;
+    throw new RotatorError("INPUT_MISSING", { what: "Standard input could not be read." });
+  }
+};
+
+export const stdinIsTerminal = (): boolean => process.stdin.isTTY;
+
 /** A hidden question on the terminal. @throws RotatorError INTERRUPTED on Ctrl-C */
-export const askSecret = async (message: string): Promise<string> => {
+export const askSecret = async (message: string, signal: AbortSignal): Promise<string> => {
   const { password, isCancel } = await import("@clack/prompts");
-  const answer = await password({ message, mask: "*", output: process.stderr });
-  if (isCancel(answer)) throw new RotatorError("INTERRUPTED");
+  const answer = await password({ message, mask: "*", output: process.stderr, signal });
+  if (isCancel(answer)) throw new RotatorError("INTERRUPTED", { state: "Nothing was stored." });
   return answer ?? "";
 };
 
 /** Yes or no on the terminal. @throws RotatorError INTERRUPTED on Ctrl-C */
-export const askYes = async (message: string): Promise<boolean> => {
+export const askYes = async (message: string, signal: AbortSignal): Promise<boolean> => {
   const { confirm, isCancel } = await import("@clack/prompts");
-  const answer = await confirm({ message, initialValue: false, output: process.stderr });
+  const answer = await confirm({ message, initialValue: false, output: process.stderr, signal });
   if (isCancel(answer)) throw new RotatorError("INTERRUPTED");
   return answer;
 };

@@ -1,5 +1,5 @@
 import { styleText } from "node:util";
-import { type RotatorError } from "../core/errors.ts";
+import type { RotatorError } from "../core/errors.ts";
 import type { LedgerEvent } from "../core/events.ts";
 import type { NextStep } from "../core/report.ts";
 import { showFp } from "../core/secret.ts";
@@ -10,17 +10,30 @@ type Style = "green" | "red" | "yellow" | "dim" | "bold" | "cyan";
 export const paint = (io: Pick<Io, "colour">, style: Style, text: string): string =>
   io.colour ? styleText(style, text, { validateStream: false }) : text;
 
-/** What, why, state, do, undo: on stderr, and with --json as the last stdout line. */
-export const printError = (io: Io, error: RotatorError, exit: number): void => {
+/** What, why, state, do, undo for a person, on stderr. */
+export const printWords = (io: Io, error: RotatorError): void => {
   const lines = [
     `${paint(io, "red", "✖")} ${paint(io, "bold", error.code)}  ${error.what}`,
     ...(error.why ? block("Why", error.why) : []),
     ...(error.state ? block("State", error.state) : []),
-    ...error.do.flatMap((line, i) => block(i === 0 ? "Do" : "", line)),
-    ...error.undo.flatMap((line, i) => block(i === 0 ? "Undo" : "", line)),
+    ...error.do.flatMap((line, i) => block(i === 0 ? "Do" : "", io.paste(line))),
+    ...error.undo.flatMap((line, i) => block(i === 0 ? "Undo" : "", io.paste(line))),
   ];
   for (const line of lines) io.warn(line);
-  if (io.json) io.out(JSON.stringify({ ...error.toJSON(), exitCode: exit }));
+};
+
+/** The last stdout line of a failed command under --json. */
+export const errorLine = (io: Io, error: RotatorError, exit: number): string =>
+  JSON.stringify({
+    ...error.toJSON(),
+    do: error.do.map(io.command),
+    undo: error.undo.map(io.command),
+    exitCode: exit,
+  });
+
+export const printError = (io: Io, error: RotatorError, exit: number): void => {
+  printWords(io, error);
+  if (io.json) io.out(errorLine(io, error, exit));
 };
 
 const block = (title: string, text: string): readonly string[] =>
@@ -28,24 +41,65 @@ const block = (title: string, text: string): readonly string[] =>
 
 export const printNext = (io: Io, steps: readonly NextStep[], write: (line: string) => void): void => {
   steps.forEach((step, i) => {
-    write(`  ${i + 1}. ${step.text}${step.command === null ? "" : `:`}`);
-    if (step.command !== null) write(`       ${paint(io, "cyan", step.command)}`);
+    write(`  ${i + 1}. ${step.text}${step.command === null ? "." : `:`}`);
+    if (step.command !== null) write(`       ${paint(io, "cyan", io.paste(step.command))}`);
   });
 };
 
-/** Progress: NDJSON on stdout under --json, else one short line on stderr for what a person wants to see pass. */
-export const teller = (io: Io): ((told: Told) => void) => {
+/** `next` of a JSON answer. */
+export const nextJson = (io: Io, steps: readonly NextStep[]): readonly NextStep[] =>
+  steps.map((step) => ({ ...step, command: step.command === null ? null : io.command(step.command) }));
+
+export const headText = (head: { readonly seq: number; readonly h: string } | null): string | null =>
+  head === null ? null : `${head.seq}:${head.h.slice(0, 16)}`;
+
+const FINGERPRINTS: ReadonlySet<string> = new Set([
+  "fp",
+  "current",
+  "new",
+  "old",
+  "stale",
+  "leaked",
+  "replaces",
+  "appFingerprint",
+]);
+
+/** An event as people and programs see it: fingerprints by their first 8 digits; only the ledger itself and its export hold 16. */
+export const shownEvent = (event: LedgerEvent): Record<string, unknown> => {
+  const short = (value: unknown): unknown => {
+    if (typeof value === "string") return showFp(value);
+    return Array.isArray(value) ? value.map(short) : value;
+  };
+  return Object.fromEntries(
+    Object.entries(event).map(([key, value]) => {
+      if (FINGERPRINTS.has(key)) return [key, short(value)];
+      if (event.type !== "adopted" || key !== "stores") return [key, value];
+      return [key, event.stores.map(({ name, fp }) => ({ name, fp: short(fp) }))];
+    }),
+  );
+};
+
+/**
+ * Progress: one short line on stderr for what a person wants to see pass; with `ndjson` (of `rotate --json`) each event as a line on
+ * stdout too, in an envelope, because a ledger's `result` is not the result of the command. Every other command has one answer, and
+ * nothing before it.
+ */
+export const teller = (io: Io, app: string, ndjson: boolean): ((told: Told) => void) => {
   const targets = new Map<string, string>();
+  const out = (line: unknown): void => {
+    if (ndjson && io.json) io.out(JSON.stringify(line));
+  };
   return (told) => {
     if (told.kind === "note") {
       io.say(`  ${paint(io, "yellow", "!")} ${told.text}`);
-      if (io.json) io.out(JSON.stringify({ type: "note", text: told.text }));
+      out({ type: "note", app, text: told.text });
       return;
     }
-    if (io.json) io.out(JSON.stringify({ ...told.event, seq: told.seq }));
+    out({ type: "event", app, seq: told.seq, event: shownEvent(told.event) });
     if (told.event.type === "intent") targets.set(told.id, told.event.target);
     const line = lineOf(told.event, io, targets);
     if (line !== null) io.say(`  ${line}`);
+    else io.detail(`  ${paint(io, "dim", `· entry ${told.seq}: ${told.event.type}`)}`);
   };
 };
 
@@ -54,9 +108,15 @@ const lineOf = (e: LedgerEvent, io: Io, targets: ReadonlyMap<string, string>): s
   const bad = (text: string): string => `${paint(io, "red", "✖")} ${text}`;
   switch (e.type) {
     case "adopted":
-      return ok(e.current === null ? "Adopted: no store holds a working key" : `Adopted: the current key is ${showFp(e.current)}`);
+      return ok(
+        e.current === null
+          ? "Adopted: no store holds a working key"
+          : `Adopted: the current key is ${showFp(e.current)}`,
+      );
     case "opened":
-      return ok(`Rotation ${e.rotation} opened for the new key ${e.new === null ? "(not yet given)" : showFp(e.new)}`);
+      return ok(
+        `Rotation ${e.rotation} opened for the new key ${e.new === null ? "(not yet given)" : showFp(e.new)}`,
+      );
     case "mode-found":
       return ok(`New key ${showFp(e.fp)} accepted by IMKIT; mode ${e.mode}; same app: ${e.sameApp}`);
     case "intent":
@@ -64,8 +124,10 @@ const lineOf = (e: LedgerEvent, io: Io, targets: ReadonlyMap<string, string>): s
     case "result":
       return resultLine(e, targets.get(e.intent) ?? "?", ok, bad);
     case "observed":
-      if (e.what === "preflight" && e.outcome === "failed") return bad(`${e.target}: preflight failed (${e.code ?? "?"})`);
-      if (e.what === "target" && e.outcome === "failed") return bad(`${e.target}: ${e.code ?? "cannot be read"}`);
+      if (e.what === "preflight" && e.outcome === "failed")
+        return bad(`${e.target}: preflight failed (${e.code ?? "?"})`);
+      if (e.what === "target" && e.outcome === "failed")
+        return bad(`${e.target}: ${e.code ?? "cannot be read"}`);
       if (e.what === "verdict" && e.fp) return `  key ${showFp(e.fp)}: ${e.verdict ?? "unclear"}`;
       return null;
     case "restarted":
@@ -75,14 +137,28 @@ const lineOf = (e: LedgerEvent, io: Io, targets: ReadonlyMap<string, string>): s
     case "proof":
       return ok(`Old key ${showFp(e.fp)} is dead: ${e.triads.length} of ${e.triads.length} triads`);
     case "waived":
-      return e.fp === undefined ? `${e.target ?? ""}: dropped from the plan` : `key ${showFp(e.fp)}: attested, not proved`;
+      return e.fp === undefined
+        ? `${e.target ?? ""}: dropped from the plan`
+        : `key ${showFp(e.fp)}: attested, not proved`;
     case "done":
       return ok(`Rotation ${e.rotation} done`);
     case "abandoned":
       return `Rotation ${e.rotation} abandoned: ${e.why}`;
     case "discarded":
       return `Key ${showFp(e.fp)} discarded`;
-    default:
+    case "genesis":
+    case "staged":
+    case "plan-amended":
+    case "emergency-requested":
+    case "run-started":
+    case "claimed":
+    case "renewed":
+    case "released":
+    case "waiting":
+    case "notified":
+    case "rollback-requested":
+    case "late-effect":
+    case "closing":
       return null;
   }
 };

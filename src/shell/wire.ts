@@ -36,7 +36,10 @@ export type Wired = {
   readonly clock: (ts: string) => string;
   readonly now: () => number;
   /** State for a refusal's result line, read anew; empty when the ledger cannot be read. */
-  readonly lastState: () => Promise<{ readonly state: AppState; readonly head: { seq: number; h: string } | null }>;
+  readonly lastState: () => Promise<{
+    readonly state: AppState;
+    readonly head: { seq: number; h: string } | null;
+  }>;
 };
 
 const isModule = (type: string): boolean => /^[./@]|\//.test(type);
@@ -65,7 +68,11 @@ export const pickApp = (config: Config, name: string | undefined): AppConfig => 
   const [only] = names;
   const wanted = name ?? (names.length === 1 ? only : undefined);
   if (wanted === undefined) {
-    throw new RotatorError("USAGE", { what: "Which app?", why: `The config has ${names.join(", ")}.` });
+    throw new RotatorError("USAGE", {
+      what: names.length === 0 ? "The config has no apps." : "Which app?",
+      why:
+        names.length === 0 ? `Add one under apps in ${config.path}.` : `The config has ${names.join(", ")}.`,
+    });
   }
   const app = config.apps.get(wanted);
   if (app !== undefined) return app;
@@ -79,8 +86,8 @@ export const pickApp = (config: Config, name: string | undefined): AppConfig => 
 export const appDir = (config: Config, name: string): string => join(config.stateDir, name);
 export const ledgerDir = (config: Config, name: string): string => join(appDir(config, name), "ledger");
 
-/** Opens one app's targets and hands. Nothing is read or written yet. */
-export const wire = async (io: Io, config: Config, app: AppConfig): Promise<Wired> => {
+/** Opens one app's targets and hands. Nothing is read or written yet. `ndjson`: under --json each event is a line on stdout. */
+export const wire = async (io: Io, config: Config, app: AppConfig, ndjson = false): Promise<Wired> => {
   const escrow = fileEscrow({
     dir: join(appDir(config, app.name), "escrow"),
     identity: identityOf(io, config),
@@ -93,18 +100,20 @@ export const wire = async (io: Io, config: Config, app: AppConfig): Promise<Wire
     backup: (name, bytes) => escrow.encryptBackup(name, bytes),
   };
   const opened = await openTargets(app, tools);
-  const hands = lazily(async (): Promise<Hands> => ({
-    app: opened,
-    ledger: fileLedger(ledgerDir(config, app.name)),
-    escrow,
-    platform: imkitPlatform({ baseUrl: app.baseUrl, clock: systemClock }),
-    clock: systemClock,
-    host: await thisHost(),
-    entropy: (n) => randomBytes(n),
-    actor: { kind: "person", id: actorId(io) },
-    signal: io.signal,
-    tell: teller(io),
-  }));
+  const hands = lazily(
+    async (): Promise<Hands> => ({
+      app: opened,
+      ledger: fileLedger(ledgerDir(config, app.name)),
+      escrow,
+      platform: imkitPlatform({ baseUrl: app.baseUrl, clock: systemClock }),
+      clock: systemClock,
+      host: await thisHost(),
+      entropy: (n) => randomBytes(n),
+      actor: { kind: "person", id: actorId(io) },
+      signal: io.signal,
+      tell: teller(io, app.name, ndjson),
+    }),
+  );
   return {
     name: app.name,
     config: app,
@@ -210,7 +219,12 @@ const actorId = (io: Io): string => {
 
 const clockIn = (timeZone: string) => {
   const time = new Intl.DateTimeFormat("en-GB", { timeZone, hour: "2-digit", minute: "2-digit" });
-  const day = new Intl.DateTimeFormat("en-CA", { timeZone, year: "numeric", month: "2-digit", day: "2-digit" });
+  const day = new Intl.DateTimeFormat("en-CA", {
+    timeZone,
+    year: "numeric",
+    month: "2-digit",
+    day: "2-digit",
+  });
   return (ts: string): string => {
     const at = new Date(ts);
     const today = day.format(new Date()) === day.format(at);

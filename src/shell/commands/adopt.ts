@@ -9,7 +9,11 @@ import type { Io } from "../io.ts";
 import type { Wired } from "../wire.ts";
 
 /** Records which key the stores hold now. Writes no store. */
-export const adoptCommand = async (io: Io, wired: Wired, flags: { readonly current?: string }): Promise<number> => {
+export const adoptCommand = async (
+  io: Io,
+  wired: Wired,
+  flags: { readonly current?: string },
+): Promise<number> => {
   if (flags.current !== undefined && !/^[0-9a-f]{8,16}$/.test(flags.current)) {
     throw new RotatorError("USAGE", { what: "--current wants a fingerprint of 8 to 16 hex digits." });
   }
@@ -31,7 +35,11 @@ export const adoptCommand = async (io: Io, wired: Wired, flags: { readonly curre
   const stale = [...s.stale].map(showFp);
   if (io.json) io.out(JSON.stringify({ schemaVersion: 1, app: wired.name, current, old, stale }));
   else {
-    io.out(current === null ? `${wired.name}: no store holds a working key.` : `${wired.name}: the current key is ${current}.`);
+    io.out(
+      current === null
+        ? `${wired.name}: no store holds a working key.`
+        : `${wired.name}: the current key is ${current}.`,
+    );
     if (old.length > 0) io.out(`Old keys, to be revoked: ${old.join(", ")}`);
     if (stale.length > 0) io.out(`Dead values, to be overwritten by the next rotation: ${stale.join(", ")}`);
   }

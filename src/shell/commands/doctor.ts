@@ -7,7 +7,14 @@ import type { Wired } from "../wire.ts";
 export const doctorCommand = async (io: Io, apps: readonly Wired[], configPath: string): Promise<number> => {
   const found = (await Promise.all(apps.map(async (wired) => doctor(await wired.hands())))).flat();
   const checks: readonly Finding[] = [
-    { id: "config", app: apps[0]?.name ?? "", target: null, status: "ok", message: `${configPath} is sound.`, fix: null },
+    {
+      id: "config",
+      app: apps[0]?.name ?? "",
+      target: null,
+      status: "ok",
+      message: `${configPath} is sound.`,
+      fix: null,
+    },
     ...found,
   ];
   const ok = !checks.some((c) => c.status === "fail");
@@ -15,7 +22,12 @@ export const doctorCommand = async (io: Io, apps: readonly Wired[], configPath: 
     io.out(JSON.stringify({ schemaVersion: 1, ok, checks }));
     return ok ? 0 : 5;
   }
-  const MARKS = { ok: ["green", "✔"], warn: ["yellow", "!"], fail: ["red", "✖"], unproved: ["yellow", "?"] } as const;
+  const MARKS = {
+    ok: ["green", "✔"],
+    warn: ["yellow", "!"],
+    fail: ["red", "✖"],
+    unproved: ["yellow", "?"],
+  } as const;
   for (const c of checks) {
     const [style, mark] = MARKS[c.status];
     io.out(`${paint(io, style, mark)} ${c.app}${c.target ? `/${c.target}` : ""}  ${c.message}`);

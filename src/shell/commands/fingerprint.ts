@@ -3,7 +3,7 @@ import { showFp } from "../../core/secret.ts";
 import { openJournal } from "../../flow/journal.ts";
 import type { Io } from "../io.ts";
 import type { Wired } from "../wire.ts";
-import { readKey } from "./stage.ts";
+import { readKey } from "../key.ts";
 
 /** The fingerprint, under one app's ledger, of the key on standard input: two people can compare without sending a key. */
 export const fingerprintCommand = async (io: Io, wired: Wired): Promise<number> => {

@@ -1,0 +1,40 @@
+import { RotatorError } from "../../core/errors.ts";
+import { formatDuration } from "../../core/policy.ts";
+import { plan } from "../../flow/plan.ts";
+import { asRotatorError } from "../fault.ts";
+import type { Io } from "../io.ts";
+import type { Wired } from "../wire.ts";
+import { type Outcome, statusOf } from "./rotate-result.ts";
+
+/** `rotate --dry-run`: one plan line, and nothing else is written anywhere. Never rejects. */
+export const dryRun = async (io: Io, wired: Wired): Promise<Outcome> => {
+  try {
+    return await show(io, wired);
+  } catch (thrown) {
+    const error = asRotatorError(thrown);
+    return { exit: error.exit, status: statusOf(error.exit), error };
+  }
+};
+
+const show = async (io: Io, wired: Wired): Promise<Outcome> => {
+  const seen = await plan(await wired.hands());
+  if (io.json) {
+    const { mode, steps, people, exit: exitCode } = seen;
+    io.out(
+      JSON.stringify({ type: "plan", schemaVersion: 1, app: wired.name, mode, steps, people, exitCode }),
+    );
+  } else {
+    io.out(`Plan for ${wired.name} (mode ${seen.mode ?? "not known yet"}); nothing was written.`);
+    for (const step of seen.steps)
+      io.out(`  ${step.action.padEnd(8)} ${step.target}  (${step.kind}): ${step.check}`);
+    for (const person of seen.people) io.out(`  you      ${person}`);
+    if (wired.app.soakMs > 0) io.out(`  soak     ${formatDuration(wired.app.soakMs)}`);
+  }
+  if (seen.exit === 0) return { exit: 0, status: "nothing", error: null };
+  const error = new RotatorError(seen.code ?? "STORE_FAILED", {
+    why: seen.why,
+    state: "Nothing was written; this was a dry run.",
+    do: [`imkit-rotator doctor ${wired.name}`],
+  });
+  return { exit: seen.exit, status: statusOf(seen.exit), error };
+};

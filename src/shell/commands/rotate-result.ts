@@ -1,0 +1,142 @@
+import { CODES, RotatorError } from "../../core/errors.ts";
+import { failureOf } from "../../core/outcome.ts";
+import { dueAt } from "../../core/policy.ts";
+import {
+  blackoutMs,
+  exitOf,
+  type NextStep,
+  nextSteps,
+  oldFingerprints,
+  storeLines,
+  whereKeysAre,
+  workloadLines,
+} from "../../core/report.ts";
+import { showFp } from "../../core/secret.ts";
+import type { AppState } from "../../core/state.ts";
+import type { Rotated } from "../../flow/rotate.ts";
+import { exitOfSignal, type Io, isCommand } from "../io.ts";
+import { headText, nextJson, printNext, printWords } from "../print.ts";
+import type { Wired } from "../wire.ts";
+
+export type RotateStatus = "done" | "waiting" | "failed" | "refused" | "locked" | "nothing";
+/** How one app ended; `error` is still to be shown. */
+export type Outcome = {
+  readonly exit: number;
+  readonly status: RotateStatus;
+  readonly error: RotatorError | null;
+};
+
+/** The word for an exit status that is no success. */
+export const statusOf = (exit: number): RotateStatus =>
+  exit === 6 ? "locked" : exit === 4 ? "refused" : exit === 3 ? "waiting" : "failed";
+
+export const isDue = (wired: Wired, s: AppState): boolean => {
+  if (wired.app.rotateEveryMs === null || !s.adopted) return false;
+  const due = dueAt(s.freshTs, wired.app.rotateEveryMs);
+  return due !== null && Date.parse(due) <= wired.now();
+};
+
+type End = { readonly status: RotateStatus; readonly exit: number; readonly next: readonly NextStep[] };
+
+/** Prints how a rotation ended: the result line under --json, else words. */
+export const printRotated = (io: Io, wired: Wired, rotated: Rotated, tick: boolean): Outcome => {
+  const { state, phase, worked, head } = rotated;
+  const { status, exit, next } = endOf(wired, rotated, tick);
+  if (io.signal.aborted && !["done", "nothing"].includes(status)) {
+    const stopped = exitOfSignal(io);
+    if (io.json) io.out(resultLine(io, wired.name, state, { status, exit: stopped, next }, worked, head));
+    printWords(io, new RotatorError("INTERRUPTED", { state: whereKeysAre(state) }));
+    return { exit: stopped, status, error: null };
+  }
+  const error = exit === 0 || exit === 3 ? null : failureWords(wired, rotated);
+  if (io.json) io.out(resultLine(io, wired.name, state, { status, exit, next }, worked, head));
+  else if (error === null) {
+    const fp = state.current === null ? "no key" : showFp(state.current);
+    if (status === "done")
+      io.out(`Done: ${wired.name} runs on ${fp}; every old key is proved dead or attested.`);
+    if (status === "nothing") io.out(`Nothing to do for ${wired.name}: ${fp} is current.`);
+    if (status === "waiting")
+      io.out(`Waiting for you: ${wired.name} is ${phase === "idle" ? "due" : phase}.`);
+    printNext(io, next, io.out);
+    if (head) io.say(`  Ledger head ${headText(head) ?? ""}`);
+  }
+  return { exit, status, error };
+};
+
+const endOf = (wired: Wired, { state, phase, worked }: Rotated, tick: boolean): End => {
+  const ended = worked !== null && state.rotation?.id === worked ? state.rotation.ended : null;
+  if (ended === "done") return { status: "done", exit: 0, next: [] };
+  if (phase === "idle" || phase === "new") {
+    if (!isDue(wired, state)) return { status: "nothing", exit: 0, next: [] };
+    return { status: "waiting", exit: tick ? 0 : 3, next: nextSteps(wired.name, state, "waiting-key") };
+  }
+  const next = nextSteps(wired.name, state, phase, wired.clock);
+  const exit = exitOf(state, phase);
+  return { status: statusOf(exit), exit: exit === 3 && tick ? 0 : exit, next };
+};
+
+const failureWords = (wired: Wired, { state, phase }: Rotated): RotatorError => {
+  const failure = state.rotation === null ? null : failureOf(state.rotation);
+  const code = phase === "wrong-key-revoked" ? "WRONG_KEY_REVOKED" : (failure?.code ?? "INTERNAL");
+  const target = failure?.target ?? null;
+  const where = wired.app.stores.find((s) => s.plan.name === target)?.plan.where;
+  return new RotatorError(code, {
+    what: target === null ? CODES[code].what : `${CODES[code].what.replace(/\.$/, "")}: ${target}.`,
+    why: failure?.detail ? `${failure.detail}${where === undefined ? "" : ` at ${where}`}` : "",
+    state: whereKeysAre(state),
+    do: nextSteps(wired.name, state, phase, wired.clock).map((n) => n.command ?? n.text),
+  });
+};
+
+/** The last line of `rotate --json`, before the error of a failed one. */
+const resultLine = (
+  io: Io,
+  app: string,
+  s: AppState,
+  { status, exit, next }: End,
+  rotation: string | null,
+  head: { readonly seq: number; readonly h: string } | null,
+): string => {
+  const r = s.rotation !== null && s.rotation.id === rotation ? s.rotation : null;
+  const olds = r === null ? [] : (r.ended === null ? [...s.old.keys()] : oldFingerprints(s)).map(showFp);
+  const fresh = r?.newFp ?? (status === "nothing" ? null : (s.staged?.fp ?? null));
+  return JSON.stringify({
+    type: "result",
+    schemaVersion: 1,
+    status,
+    exitCode: exit,
+    app,
+    rotation,
+    mode: r?.mode ?? null,
+    sameApp: r?.sameApp ?? null,
+    oldFingerprint: olds[0] ?? null,
+    oldFingerprints: olds,
+    newFingerprint: fresh === null ? null : showFp(fresh),
+    exposureMs: null,
+    blackoutMs: r === null ? null : blackoutMs(s),
+    stores: r === null ? [] : storeLines(s),
+    workloads: r === null ? [] : workloadLines(s),
+    head: headText(head),
+    next: nextJson(io, next),
+  });
+};
+
+/** A run that ended in an error: it has a result line too, before the error. */
+export const printRefusal = async (
+  io: Io,
+  wired: Pick<Wired, "name" | "lastState">,
+  error: RotatorError,
+): Promise<Outcome> => {
+  const exit = error.code === "INTERRUPTED" ? exitOfSignal(io) : error.exit;
+  const status = error.code === "INTERRUPTED" ? "waiting" : statusOf(exit);
+  const last = await wired.lastState();
+  const next = error.do.map((line): NextStep => {
+    const command = isCommand(line) ? line : null;
+    return { who: "you", text: command === null ? line : error.what, command };
+  });
+  const id = last.state.rotation?.ended === null ? last.state.rotation.id : null;
+  if (io.json) io.out(resultLine(io, wired.name, last.state, { status, exit, next }, id, last.head));
+  if (error.code !== "INTERRUPTED") return { exit, status, error };
+  printWords(io, error);
+  return { exit, status, error: null };
+};
