@@ -37,8 +37,8 @@ export const buildProgram = (run: (job: Job) => void): Command => {
     .addHelpText(
       "before",
       examples(
-        "demo                         # the whole story, nothing to configure",
-        "init                         # write a config",
+        "demo              # the whole story, nothing to configure",
+        "init              # write a config",
         "stage chat-prod --from-stdin < key.txt",
         "rotate chat-prod",
         "confirm-revoked chat-prod",

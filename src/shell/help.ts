@@ -10,6 +10,6 @@ export const examples = (...lines: readonly string[]): string =>
 export const EXIT_HELP = `
 Exit status:
   0 done, or nothing to do          4 refused: key rejected, wrong app, conflict
-  1 a step failed, or unclear       5 findings: drift, ledger broken, doctor failed
+  1 a step failed, or unclear       5 findings: drift, ledger broken, doctor
   2 usage or config, malformed key  6 another rotator is at work
   3 waiting for a person            130/143 interrupted; safe to run again`;

@@ -18,7 +18,7 @@ const wiredAll = async (io: Io, globals: Globals, app: string | undefined) => {
   return { config, apps: await Promise.all(apps.map((one) => wire(io, config, one))) };
 };
 
-const collect = (value: string, all: readonly string[]): readonly string[] => [...all, value];
+const collect = (value: string, all: readonly string[] = []): readonly string[] => [...all, value];
 
 /** The command table. Each command is loaded when it is run. */
 export const addCommands = (program: Command, run: (job: Job) => void): void => {
@@ -86,7 +86,7 @@ export const addCommands = (program: Command, run: (job: Job) => void): void => 
     .option("--due", "one unattended pass; never asks")
     .option("--restarted", "everything that reads the stores was restarted")
     .option("--wait [duration]", "wait for a person, at most this long (30m)")
-    .option("--drop <name>", "go on without a target that is no longer in the config", collect, [])
+    .option("--drop <name>", "go on without a target that is no longer in the config", collect)
     .option("--accept-app <fingerprint>", "go on although IMKIT shows another app")
     .option("--reason <text>", "for the ledger")
     .option("--ticket <id>", "for the ledger")
@@ -136,7 +136,7 @@ export const addCommands = (program: Command, run: (job: Job) => void): void => 
       examples(
         "confirm-revoked chat-prod",
         "confirm-revoked chat-prod --wait=1h",
-        'confirm-revoked chat-prod --waive --reason "lost with the old host"',
+        'confirm-revoked chat-prod --waive --reason "lost with its host"',
       ),
     )
     .action((app, flags) =>
