@@ -37,7 +37,11 @@ export const CODES = {
     what: "The environment would expose the key or weaken TLS.",
     do: ["Unset what is named and run again."],
   },
-  INPUT_MISSING: { exit: 2, what: "An input could not be read.", do: ["Check the name and the permissions."] },
+  INPUT_MISSING: {
+    exit: 2,
+    what: "An input could not be read.",
+    do: ["Check the name and the permissions."],
+  },
 
   STORE_FAILED: { exit: 1, what: "A store could not be written.", do: [] },
   ROLLOUT_FAILED: { exit: 1, what: "A rollout failed.", do: [] },
@@ -60,9 +64,17 @@ export const CODES = {
   KEY_REJECTED: { exit: 4, what: "IMKIT rejects the key.", do: [] },
   KEY_STAGED_ALREADY: { exit: 4, what: "Another key is staged already.", do: [] },
   WRONG_APP: { exit: 4, what: "The key belongs to another IMKIT app.", do: [] },
-  STORE_CONFLICT: { exit: 4, what: "A store holds a value that nobody here knows. Nothing was overwritten.", do: [] },
+  STORE_CONFLICT: {
+    exit: 4,
+    what: "A store holds a value that nobody here knows. Nothing was overwritten.",
+    do: [],
+  },
   STORE_REFUSED: { exit: 4, what: "A store refused.", do: [] },
-  ADOPTION_REFUSED: { exit: 4, what: "Several keys are in use, and a person must say which is the current one.", do: [] },
+  ADOPTION_REFUSED: {
+    exit: 4,
+    what: "Several keys are in use, and a person must say which is the current one.",
+    do: [],
+  },
   WRONG_KEY_REVOKED: { exit: 4, what: "The new key was revoked instead of the old one.", do: [] },
   TOO_LATE: { exit: 4, what: "It is too late for that.", do: [] },
   LEDGER_FOREIGN: { exit: 4, what: "A store was written under another ledger.", do: [] },
@@ -70,9 +82,16 @@ export const CODES = {
   LEDGER_BROKEN: {
     exit: 5,
     what: "The ledger is broken. Nothing was written.",
-    do: ["imkit-rotator audit verify", "Restore the ledger directory from a copy, or see docs/ledger-format.md."],
+    do: [
+      "imkit-rotator audit verify",
+      "Restore the ledger directory from a copy, or see docs/ledger-format.md.",
+    ],
   },
-  LEDGER_BEHIND: { exit: 5, what: "The ledger is older than what a store quotes.", do: ["imkit-rotator audit verify --stores"] },
+  LEDGER_BEHIND: {
+    exit: 5,
+    what: "The ledger is older than what a store quotes.",
+    do: ["imkit-rotator audit verify --stores"],
+  },
   LOCKED: { exit: 6, what: "Another rotator is at work on this app.", do: [] },
   INTERRUPTED: { exit: 130, what: "Interrupted. Nothing is lost; run the same command again.", do: [] },
 } as const satisfies Record<string, CodeInfo>;
@@ -175,6 +194,12 @@ export class ProviderError extends Error {
 }
 
 /** Codes that a person must resolve: a failed target with one of these ends in exit 4, every other in 1. */
-export const REFUSALS: ReadonlySet<string> = new Set(["AUTHZ", "CONFLICT", "NOT_OWNED", "IMMUTABLE", "DUPLICATE"]);
+export const REFUSALS: ReadonlySet<string> = new Set([
+  "AUTHZ",
+  "CONFLICT",
+  "NOT_OWNED",
+  "IMMUTABLE",
+  "DUPLICATE",
+]);
 /** Codes that may pass by themselves within one run. */
 export const RETRYABLE: ReadonlySet<string> = new Set(["THROTTLED", "UNAVAILABLE", "TIMEOUT"]);

@@ -31,7 +31,11 @@ export type Evidence = {
   readonly atMs: number;
   readonly date: string | null;
 };
-export type TriadEvidence = { readonly new: Evidence; readonly old: Evidence; readonly control: Evidence | null };
+export type TriadEvidence = {
+  readonly new: Evidence;
+  readonly old: Evidence;
+  readonly control: Evidence | null;
+};
 
 export type ProcessClaim = {
   readonly inst: string;
@@ -135,7 +139,10 @@ export type LedgerEvent =
       readonly reason?: string;
     })
   | ObservedEvent
-  | (InRotation & { readonly type: "waiting"; readonly for: "key" | "restart" | "revoke" | "soak" | "mirror" })
+  | (InRotation & {
+      readonly type: "waiting";
+      readonly for: "key" | "restart" | "revoke" | "soak" | "mirror";
+    })
   | { readonly type: "notified"; readonly key: string; readonly ok: boolean; readonly rotation?: string }
   | (InRotation & { readonly type: "restarted"; readonly targets: readonly string[] })
   | (InRotation & { readonly type: "rollback-requested" })
@@ -154,7 +161,12 @@ export type LedgerEvent =
       readonly target?: string;
       readonly reason: string;
     }
-  | (InRotation & { readonly type: "late-effect"; readonly intent: string; readonly target: string; readonly fp: Fp | null })
+  | (InRotation & {
+      readonly type: "late-effect";
+      readonly intent: string;
+      readonly target: string;
+      readonly fp: Fp | null;
+    })
   | (InRotation & { readonly type: "closing" })
   | (InRotation & { readonly type: "done"; readonly appFingerprint: string | null })
   | (InRotation & { readonly type: "abandoned"; readonly why: string });
@@ -173,6 +185,8 @@ export type ObservedEvent = InRotation & {
   readonly code?: string;
   readonly fp?: Fp | null;
   readonly verdict?: Verdict;
+  /** The last entry that was there when the read began: what came later it cannot have seen. */
+  readonly asOf?: number;
 };
 
 export type EventType = LedgerEvent["type"];

@@ -17,8 +17,8 @@ export type Action =
   | { readonly do: "reread" }
   /** One probe of the new and of every old key. */
   | { readonly do: "probe" }
-  /** Let time pass: before a retry, or for the soak. */
-  | { readonly do: "pause"; readonly ms: number; readonly why: "soak" | "retry" }
+  /** Let time pass before a retry. */
+  | { readonly do: "pause"; readonly ms: number }
   /** The triads. */
   | { readonly do: "prove"; readonly keys: readonly Fp[] }
   | { readonly do: "close" }
@@ -42,7 +42,8 @@ export type Run = {
 };
 
 export const PROBE_EVERY_MS = 10_000;
-const MAX_TRIES = 3;
+/** Tries of one target within one run. */
+export const MAX_TRIES = 3;
 /** A store that wants more time than this is left for the next run. */
 const LONGEST_PAUSE_MS = 30_000;
 const NOTHING: readonly Action[] = [];
@@ -55,9 +56,14 @@ export const nameOf = (a: Action): string => ("target" in a ? `${a.do}:${a.targe
  * Nothing, with nothing running, means: done, failed, or waiting for a person (`outcome` says which).
  */
 export const next = (s: AppState, run: Run): readonly Action[] => {
-  const wanted = decide(s, run);
-  const idle = wanted.filter((a) => !run.running.has(nameOf(a)));
+  const idle = onePause(decide(s, run)).filter((a) => !run.running.has(nameOf(a)));
   return [...idle, ...watch(s, run)];
+};
+
+/** The shortest: after it everything is decided again. */
+const onePause = (actions: readonly Action[]): readonly Action[] => {
+  const pauses = actions.filter((a) => a.do === "pause").sort((a, b) => a.ms - b.ms);
+  return pauses.length < 2 ? actions : actions.filter((a) => a.do !== "pause" || a === pauses[0]);
 };
 
 const decide = (s: AppState, run: Run): readonly Action[] => {
@@ -68,7 +74,7 @@ const decide = (s: AppState, run: Run): readonly Action[] => {
   const unsure = interrupted(r, run);
   if (unsure.length > 0) return unsure;
   if (r.newFp === null) return NOTHING;
-  if (r.wrongKey || isBlackout(s)) return run.probedAt === null ? [{ do: "probe" }] : NOTHING;
+  if (isStopped(s, r)) return run.probedAt === null ? [{ do: "probe" }] : NOTHING;
 
   if (workLeft(r)) {
     if (r.verified?.run !== run.number) return [{ do: "verify" }];
@@ -80,17 +86,15 @@ const decide = (s: AppState, run: Run): readonly Action[] => {
   if (writes.length > 0) return writes;
   if (!storesDone(r)) return run.confirm ? proofs(s, run) : NOTHING;
 
-  const rolls = rolloutActions(r, run);
+  const rolls = rolloutActions(r, run, isUrgent(s, r));
   if (rolls.length > 0) return rolls;
   if (!rolloutsDone(r)) {
     if (run.confirm) return proofs(s, run);
     return run.probedAt === null && unproved(s).length > 0 ? [{ do: "probe" }] : NOTHING;
   }
 
-  const soak = unproved(s).every((fp) => s.verdicts.get(fp)?.verdict === "rejected") ? 0 : soakLeft(r, run);
-  if (soak > 0) return [{ do: "pause", ms: soak, why: "soak" }];
-  const changed = Math.max(r.wroteAt, r.rolledAt);
-  if (!seenSince(r, changed) || !run.tried.has("reread")) return [{ do: "reread" }];
+  if (soakLeft(s, run) > 0) return run.probedAt === null ? [{ do: "probe" }] : NOTHING;
+  if (!seenSinceChange(r) || !run.tried.has("reread")) return [{ do: "reread" }];
   return gate(s, r, run);
 };
 
@@ -116,7 +120,8 @@ const proofs = (s: AppState, run: Run): readonly Action[] => {
 const watch = (s: AppState, run: Run): readonly Action[] => {
   const r = s.rotation;
   if (r === null || r.ended !== null || r.closing || r.newFp === null || r.wroteAt === 0) return NOTHING;
-  if (run.running.size === 0 || ["probe", "prove", "verify"].some((name) => run.running.has(name))) return NOTHING;
+  if (run.running.size === 0 || ["probe", "prove", "verify"].some((name) => run.running.has(name)))
+    return NOTHING;
   const due = run.probedAt === null || run.monoMs - run.probedAt >= PROBE_EVERY_MS;
   return due && unproved(s).length > 0 ? [{ do: "probe" }] : NOTHING;
 };
@@ -144,25 +149,28 @@ const tries = (t: StoreProgress | RolloutProgress, run: Run, action: Action): re
   if (t.state !== "failed" || t.code === null || !RETRYABLE.has(t.code) || t.tries === 0) return NOTHING;
   const wait = (t.retryAtMs ?? 0) - run.wallMs;
   if (wait > LONGEST_PAUSE_MS) return NOTHING;
-  return wait > 0 ? [{ do: "pause", ms: wait, why: "retry" }] : [action];
+  return wait > 0 ? [{ do: "pause", ms: wait }] : [action];
 };
 
-const rolloutActions = (r: Rotation, run: Run): readonly Action[] => {
+/** Nothing works where the old keys are dead already: then no workload waits for another one. */
+const rolloutActions = (r: Rotation, run: Run, urgent: boolean): readonly Action[] => {
   const all = [...r.rollouts.values()].filter((w) => w.state !== "dropped");
   const canaries = all.filter((w) => w.canary);
   const canaryDone = canaries.every((w) => w.state === "done");
   return all.flatMap((w): readonly Action[] => {
     if (w.state === "done" || w.type === "manual") return [];
     if (w.preflight?.ok === false && w.preflight.run === run.number) return [];
-    if (!w.canary && !canaryDone) return [];
-    if (!w.after.every((name) => isDone(r.rollouts.get(name)))) return [];
+    if (!urgent && !w.canary && !canaryDone) return [];
+    if (!urgent && !w.after.every((name) => isDone(r.rollouts.get(name)))) return [];
     if (w.open !== null) return run.running.has(`roll:${w.name}`) ? [{ do: "roll", target: w.name }] : [];
     return tries(w, run, { do: "roll", target: w.name });
   });
 };
 
-const isDone = (w: RolloutProgress | undefined): boolean => w === undefined || w.state === "done" || w.state === "dropped";
-const holdsNew = (s: StoreProgress): boolean => s.state === "written" || s.state === "unchanged" || s.state === "dropped";
+const isDone = (w: RolloutProgress | undefined): boolean =>
+  w === undefined || w.state === "done" || w.state === "dropped";
+const holdsNew = (s: StoreProgress): boolean =>
+  s.state === "written" || s.state === "unchanged" || s.state === "dropped";
 
 /** Every required store holds the new key, and none is still being tried. */
 export const storesDone = (r: Rotation): boolean =>
@@ -183,9 +191,34 @@ export const preflightFailed = (r: Rotation): boolean =>
 const seenSince = (r: Rotation, at: number): boolean =>
   [...r.stores.values()].every((s) => !s.required || s.state === "dropped" || s.seenAt > at);
 
-const soakLeft = (r: Rotation, run: Run): number => {
-  if (run.soakMs === 0 || r.mode !== "overlap" || r.rolledTs === null) return 0;
-  return Math.max(0, Date.parse(r.rolledTs) + run.soakMs - run.wallMs);
+/** Every required store was read back holding the new key after the last write and the last restart. */
+export const seenSinceChange = (r: Rotation): boolean => seenSince(r, Math.max(r.wroteAt, r.rolledAt));
+
+const allOldRejected = (s: AppState): boolean => {
+  const left = unproved(s);
+  return left.length > 0 && left.every((fp) => s.verdicts.get(fp)?.verdict === "rejected");
+};
+
+const isUrgent = (s: AppState, r: Rotation): boolean => r.mode === "replace" || allOldRejected(s);
+
+/** Another new key may take the place of this one unasked: it is dead, and was written somewhere. */
+export const needsAnother = (s: AppState): boolean =>
+  s.rotation !== null && s.rotation.ended === null && !s.rotation.closing && isStopped(s, s.rotation);
+
+/** The new key is dead after it was written somewhere: wrong key revoked, blackout, or nobody knows. Nothing more is written. */
+const isStopped = (s: AppState, r: Rotation): boolean =>
+  r.wrongKey || isBlackout(s) || (r.newRejected && r.wroteAt > 0);
+
+/**
+ * How much of the soak is left, in ms: the time that restarted workloads run on the new key while the old one still works. Nobody holds
+ * the claim meanwhile.
+ */
+export const soakLeft = (s: AppState, run: Pick<Run, "soakMs" | "wallMs">): number => {
+  const r = s.rotation;
+  if (r === null || r.ended !== null || run.soakMs === 0 || r.mode !== "overlap" || r.rolledTs === null)
+    return 0;
+  if (!storesDone(r) || !rolloutsDone(r) || unproved(s).length === 0 || allOldRejected(s)) return 0;
+  return Math.min(run.soakMs, Math.max(0, Date.parse(r.rolledTs) + run.soakMs - run.wallMs));
 };
 
 /** The new key and every old key are rejected: nothing works, another key has to be issued. */
@@ -193,5 +226,5 @@ export const isBlackout = (s: AppState): boolean => {
   const r = s.rotation;
   if (r === null || r.ended !== null || r.newFp === null || r.wroteAt === 0) return false;
   if (s.verdicts.get(r.newFp)?.verdict !== "rejected") return false;
-  return [...s.old.keys()].every((fp) => s.verdicts.get(fp)?.verdict === "rejected");
+  return [...s.old].every(([fp, key]) => key.waived || s.verdicts.get(fp)?.verdict === "rejected");
 };

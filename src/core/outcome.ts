@@ -1,6 +1,6 @@
 import type { Code } from "./errors.ts";
 import { REFUSALS } from "./errors.ts";
-import { isBlackout, preflightFailed, rolloutsDone, storesDone } from "./next.ts";
+import { isBlackout, MAX_TRIES, preflightFailed, rolloutsDone, seenSinceChange, storesDone } from "./next.ts";
 import type { Rotation } from "./rotation.ts";
 import { type AppState, isOpen, unproved } from "./state.ts";
 
@@ -30,10 +30,13 @@ export const phaseOf = (s: AppState): Phase => {
   if (failureOf(r) !== null) return "failed";
   if (!storesDone(r)) return "rotating";
   if (!rolloutsDone(r)) {
-    const left = [...r.rollouts.values()].filter((w) => w.required && w.state !== "done" && w.state !== "dropped");
+    const left = [...r.rollouts.values()].filter(
+      (w) => w.required && w.state !== "done" && w.state !== "dropped",
+    );
     return left.every((w) => w.type === "manual") ? "waiting-restart" : "rotating";
   }
-  return unproved(s).length > 0 ? "waiting-revoke" : "rotating";
+  // To revoke is safe only after every store was read again and the soak is over; that read is made after it.
+  return unproved(s).length > 0 && seenSinceChange(r) ? "waiting-revoke" : "rotating";
 };
 
 export type Failure = { readonly code: Code; readonly target: string | null; readonly detail: string | null };
@@ -44,12 +47,23 @@ export const failureOf = (r: Rotation): Failure | null => {
     return { code: verifyCode(r.verified.code), target: null, detail: r.verified.code };
   }
   if (r.sameApp === "different" && !r.acceptedApp) return { code: "WRONG_APP", target: null, detail: null };
-  const targets = [...r.stores.values(), ...r.rollouts.values()].filter((t) => t.required && t.state !== "dropped");
-  const bad = targets.filter((t) => ["failed", "conflict", "unknown", "held"].includes(t.state));
+  if (r.newRejected && r.wroteAt > 0) return { code: "KEY_REJECTED", target: null, detail: null };
+  const targets = [...r.stores.values(), ...r.rollouts.values()].filter(
+    (t) => (t.required || ("canary" in t && t.canary)) && t.state !== "dropped",
+  );
+  const bad = targets.filter(
+    (t) =>
+      ["failed", "conflict", "unknown", "held"].includes(t.state) ||
+      (t.state === "pending" && t.tries >= MAX_TRIES),
+  );
   const blocked = preflightFailed(r) ? targets.filter((t) => t.preflight?.ok === false) : [];
   const all = [
     ...bad.map((t) => ({ name: t.name, code: t.code ?? "UNAVAILABLE", store: r.stores.has(t.name) })),
-    ...blocked.map((t) => ({ name: t.name, code: t.preflight?.code ?? "UNAVAILABLE", store: r.stores.has(t.name) })),
+    ...blocked.map((t) => ({
+      name: t.name,
+      code: t.preflight?.code ?? "UNAVAILABLE",
+      store: r.stores.has(t.name),
+    })),
   ];
   const worst = all.find((t) => REFUSALS.has(t.code)) ?? all[0];
   if (worst === undefined) return null;

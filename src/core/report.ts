@@ -3,7 +3,11 @@ import { failureOf, type Phase } from "./outcome.ts";
 import { type Fp, showFp } from "./secret.ts";
 import { type AppState, unproved, wanted } from "./state.ts";
 
-export type NextStep = { readonly who: "you" | "tool"; readonly text: string; readonly command: string | null };
+export type NextStep = {
+  readonly who: "you" | "tool";
+  readonly text: string;
+  readonly command: string | null;
+};
 
 export type StoreLine = {
   readonly name: string;
@@ -76,7 +80,10 @@ export const nextSteps = (
     case "rotating":
       return [tool("Go on with the rotation", cmd(`rotate ${app}`))];
     case "waiting-key":
-      return [you("Issue a new API Key in the Dashboard"), you("Give it to the rotator", cmd(`stage ${app}`))];
+      return [
+        you("Issue a new API Key in the Dashboard"),
+        you("Give it to the rotator", cmd(`stage ${app}`)),
+      ];
     case "blackout":
       return [
         you("Neither key works any more. Issue another API Key in the Dashboard now"),
@@ -97,7 +104,10 @@ export const nextSteps = (
       ];
     case "wrong-key-revoked":
       return [
-        you("The new key was revoked and an old one still works: put the old key back", cmd(`rollback ${app}`)),
+        you(
+          "The new key was revoked and an old one still works: put the old key back",
+          cmd(`rollback ${app}`),
+        ),
         you("Or issue another API Key and stage it", cmd(`stage ${app}`)),
       ];
     case "failed": {
@@ -120,16 +130,22 @@ export const nextSteps = (
 export const whereKeysAre = (s: AppState): string => {
   const r = s.rotation;
   const now = s.current === null ? "no key" : `the key ${showFp(s.current)}`;
-  if (r === null || r.ended !== null || r.newFp === null) return `Stores should hold ${now}. Nothing was changed.`;
+  if (r === null || r.ended !== null || r.newFp === null)
+    return `Stores should hold ${now}. Nothing was changed.`;
   const all = [...r.stores.values()].filter((t) => t.state !== "dropped");
   const done = all.filter((t) => t.state === "written" || t.state === "unchanged").length;
   const fresh = showFp(r.newFp);
-  if (r.wroteAt === 0) return `No store was written; they should hold ${now}. The new key ${fresh} is safe in escrow.`;
+  if (r.wroteAt === 0)
+    return `No store was written; they should hold ${now}. The new key ${fresh} is safe in escrow.`;
   const old = unproved(s).map((fp) => {
     const verdict = s.verdicts.get(fp)?.verdict;
     return `${showFp(fp)} is ${verdict === "rejected" ? "dead" : verdict === "accepted" ? "still accepted" : "not proved dead"}`;
   });
-  return [`${done} of ${all.length} stores hold the new key ${fresh}`, ...old.map((o) => `old key ${o}`)].join("; ") + ".";
+  return (
+    [`${done} of ${all.length} stores hold the new key ${fresh}`, ...old.map((o) => `old key ${o}`)].join(
+      "; ",
+    ) + "."
+  );
 };
 
 /** Exit status of a rotation that stopped in this phase. */
@@ -139,8 +155,9 @@ export const exitOf = (s: AppState, phase: Phase): number => {
     case "idle":
       return 0;
     case "staged":
-    case "rotating":
       return 1;
+    case "rotating":
+      return s.rotation?.waitingFor === "soak" ? 3 : 1;
     case "waiting-key":
     case "waiting-restart":
     case "waiting-revoke":

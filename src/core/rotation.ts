@@ -23,6 +23,14 @@ export type RolloutProgress = PlannedRollout &
     readonly reason: string | null;
   };
 
+/** What was promised to the ledger before an effect. `fp` is the key that it was for, which a later one may have replaced. */
+export type Intent = {
+  readonly target: string;
+  readonly run: number;
+  readonly opId: string;
+  readonly fp: Fp;
+};
+
 /** One run for one app, as its ledger tells it. Counters (`…At`) are positions in the ledger, 0 = never. */
 export type Rotation = {
   readonly id: string;
@@ -36,14 +44,19 @@ export type Rotation = {
   readonly preflightRun: number;
   readonly stores: ReadonlyMap<string, StoreProgress>;
   readonly rollouts: ReadonlyMap<string, RolloutProgress>;
-  readonly intents: ReadonlyMap<string, { readonly target: string; readonly run: number; readonly opId: string }>;
+  readonly intents: ReadonlyMap<string, Intent>;
   readonly wroteAt: number;
   readonly rolledAt: number;
   readonly rolledTs: string | null;
+  /** Which restart of the workloads is wanted: one more each time a store changes after they were restarted. */
+  readonly generation: number;
+  readonly generationAt: number;
   readonly provedAt: number;
   readonly provedRun: number;
   readonly waitingFor: "key" | "restart" | "revoke" | "soak" | "mirror" | null;
   readonly wrongKey: boolean;
+  /** IMKIT's last clear answer on the new key was no. */
+  readonly newRejected: boolean;
   readonly closing: boolean;
   readonly ended: "done" | "abandoned" | null;
   /** Instants of the first acceptance in `replace` and of the last store written, for the blackout figure. */
@@ -52,7 +65,13 @@ export type Rotation = {
 };
 
 const FRESH: Progress = { code: null, open: null, tries: 0, retryAtMs: null, preflight: null };
-export const freshStore = (s: PlannedStore): StoreProgress => ({ ...s, ...FRESH, state: "pending", revision: null, seenAt: 0 });
+export const freshStore = (s: PlannedStore): StoreProgress => ({
+  ...s,
+  ...FRESH,
+  state: "pending",
+  revision: null,
+  seenAt: 0,
+});
 export const freshRollout = (r: PlannedRollout): RolloutProgress => ({
   ...r,
   ...FRESH,
@@ -79,19 +98,26 @@ export const openRotation = (e: LedgerEvent & { type: "opened" }, ts: string): R
   wroteAt: 0,
   rolledAt: 0,
   rolledTs: null,
+  generation: 0,
+  generationAt: 0,
   provedAt: 0,
   provedRun: 0,
   waitingFor: null,
   wrongKey: false,
+  newRejected: false,
   closing: false,
   ended: null,
   modeTs: null,
   reason: e.reason,
 });
 
+/** Whatever was restarted until now was restarted for another content of the stores. */
+export const nextGeneration = (r: Rotation): Rotation =>
+  r.rolledAt > r.generationAt ? { ...r, generation: r.generation + 1, generationAt: r.rolledAt } : r;
+
 /** Another key takes the place of the new one: every target has to be done again, what is known of the old ones stays. */
 export const rekey = (r: Rotation, fp: Fp): Rotation => ({
-  ...r,
+  ...nextGeneration(r),
   newFp: fp,
   mode: null,
   sameApp: null,
@@ -102,9 +128,12 @@ export const rekey = (r: Rotation, fp: Fp): Rotation => ({
     [...r.stores].map(([name, s]) => [name, s.state === "dropped" ? s : { ...freshStore(s), open: s.open }]),
   ),
   rollouts: new Map(
-    [...r.rollouts].map(([name, w]) => [name, w.state === "dropped" ? w : { ...freshRollout(w), open: w.open }]),
+    [...r.rollouts].map(([name, w]) => [
+      name,
+      w.state === "dropped" ? w : { ...freshRollout(w), open: w.open },
+    ]),
   ),
   wrongKey: false,
+  newRejected: false,
   waitingFor: null,
 });
-

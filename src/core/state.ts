@@ -1,5 +1,5 @@
 import type { LedgerEvent, ProcessClaim, SameApp, Verdict } from "./events.ts";
-import { evolveRotation } from "./evolve.ts";
+import { evolveRotation, positionOf } from "./evolve.ts";
 import { openRotation, type Rotation, rekey } from "./rotation.ts";
 import type { Fp } from "./secret.ts";
 
@@ -39,7 +39,11 @@ export type AppState = {
   readonly claim: (ProcessClaim & { readonly at: number }) | null;
   /** UTC instant of the last `done`, else of `adopted`. */
   readonly freshTs: string | null;
-  readonly lastEnded: { readonly rotation: string; readonly newFp: Fp | null; readonly old: readonly Fp[] } | null;
+  readonly lastEnded: {
+    readonly rotation: string;
+    readonly newFp: Fp | null;
+    readonly old: readonly Fp[];
+  } | null;
 };
 
 export const EMPTY: AppState = {
@@ -69,8 +73,9 @@ export type At = { readonly seq: number; readonly index: number; readonly ts: st
 export const evolve = (s: AppState, e: LedgerEvent, at: At): AppState => {
   const next = evolveApp(s, e, at);
   const r = next.rotation;
-  if (r === null || r.ended !== null || !("rotation" in e) || e.rotation !== r.id || e.type === "opened") return next;
-  const position = { at: at.seq * 4096 + at.index + 1, id: `${at.seq}.${at.index}`, ts: at.ts };
+  if (r === null || r.ended !== null || !("rotation" in e) || e.rotation !== r.id || e.type === "opened")
+    return next;
+  const position = { at: positionOf(at.seq, at.index), id: `${at.seq}.${at.index}`, ts: at.ts };
   const rotation = evolveRotation(r, e, position);
   return rotation === r ? next : { ...next, rotation };
 };
@@ -177,8 +182,10 @@ const staged = (s: AppState, e: LedgerEvent & { type: "staged" }, at: At): AppSt
 const discarded = (s: AppState, e: LedgerEvent & { type: "discarded" }): AppState => {
   const staged = s.staged?.fp === e.fp ? null : s.staged;
   const foreign = s.staged?.fp === e.fp && s.staged.sameApp === "different";
-  if (e.forget) return { ...s, staged, old: leave(s.old, e.fp), forgotten: new Set(s.forgotten).add(e.fp) };
-  return { ...s, staged, old: foreign ? s.old : join(s.old, e.fp, true) };
+  const known = new Set(s.known).add(e.fp);
+  if (e.forget)
+    return { ...s, known, staged, old: leave(s.old, e.fp), forgotten: new Set(s.forgotten).add(e.fp) };
+  return { ...s, known, staged, old: foreign ? s.old : join(s.old, e.fp, true) };
 };
 
 const opened = (s: AppState, e: LedgerEvent & { type: "opened" }, at: At): AppState => ({
@@ -204,9 +211,9 @@ const observed = (s: AppState, e: LedgerEvent & { type: "observed" }, at: At): A
 
 const resulted = (s: AppState, e: LedgerEvent & { type: "result" }): AppState => {
   const r = s.rotation;
-  const target = r?.intents.get(e.intent)?.target;
-  if (e.outcome !== "ok" || r === null || target === undefined || !r.stores.has(target)) return s;
-  return { ...s, lastSeen: new Map(s.lastSeen).set(target, r.newFp) };
+  const intent = r?.intents.get(e.intent);
+  if (e.outcome !== "ok" || r === null || intent === undefined || !r.stores.has(intent.target)) return s;
+  return { ...s, lastSeen: new Map(s.lastSeen).set(intent.target, intent.fp) };
 };
 
 const done = (s: AppState, e: LedgerEvent & { type: "done" }, at: At): AppState => {
@@ -215,7 +222,8 @@ const done = (s: AppState, e: LedgerEvent & { type: "done" }, at: At): AppState 
   return {
     ...s,
     current: r.newFp,
-    old: new Map(),
+    // A key that was discarded while this rotation closed still waits for its proof.
+    old: new Map([...s.old].filter(([, key]) => !key.proved && !key.waived)),
     stale: new Set(),
     appFingerprint: e.appFingerprint ?? s.appFingerprint,
     freshTs: at.ts,

@@ -8,7 +8,12 @@ import { ensureGenesis, settle } from "./open.ts";
 import { asProviderError, patiently } from "./pass.ts";
 import { compareApps, examine } from "./probing.ts";
 
-export type Found = { readonly fp: Fp; readonly key: Secret; readonly stores: readonly string[]; readonly verdict: Verdict };
+export type Found = {
+  readonly fp: Fp;
+  readonly key: Secret;
+  readonly stores: readonly string[];
+  readonly verdict: Verdict;
+};
 export type Adoption = {
   readonly mode: "first" | "current";
   readonly current: Fp | null;
@@ -20,7 +25,9 @@ export type Adoption = {
  * Which key is the current one, if the stores leave no doubt: none at all; one value; or one that IMKIT accepts while it rejects all
  * others. `unclear` = an answer is missing, `ambiguous` = a person must choose.
  */
-export const judgeAdoption = (found: readonly Pick<Found, "fp" | "verdict">[]): Adoption | "unclear" | "ambiguous" => {
+export const judgeAdoption = (
+  found: readonly Pick<Found, "fp" | "verdict">[],
+): Adoption | "unclear" | "ambiguous" => {
   if (found.length === 0) return { mode: "first", current: null, old: [], stale: [] };
   if (found.some((f) => f.verdict === "unclear")) return "unclear";
   const [only] = found;
@@ -82,7 +89,10 @@ export const adopt = async (
 };
 
 const chosen = (found: readonly Found[], choice: string): Adoption => {
-  const current = findFp(choice, found.map((f) => f.fp));
+  const current = findFp(
+    choice,
+    found.map((f) => f.fp),
+  );
   if (current === null) {
     throw new RotatorError("USAGE", {
       what: "No store holds a key with that fingerprint.",

@@ -7,6 +7,7 @@ export const SILENCE_MS = 90_000;
 /** An effect starts only while our last entry is younger than this. */
 export const FRESH_MS = 30_000;
 const LOOK_EVERY_MS = 1_000;
+const MOST_SLOW = 3;
 
 /**
  * Returns when no live foreign claim stands in the way: none, ours, provably gone, or silent for 90 s.
@@ -35,18 +36,22 @@ export const awaitFree = async (hands: Hands, journal: Journal, waitMs: number):
 
 /**
  * Right before an effect: the head is ours and young, so that nobody can have taken us for dead.
- * @throws Superseded when someone has.
+ * @throws Superseded when someone has, RotatorError LEDGER_UNWRITABLE when the ledger is too slow to tell.
  */
 export const ensureOurs = async (journal: Journal, inst: string): Promise<void> => {
-  for (;;) {
+  for (let slow = 0; slow < MOST_SLOW; ) {
     await journal.refresh();
     if (journal.superseded()) throw new Superseded();
     if (journal.ownHeadAgeMs() < FRESH_MS) return;
     try {
       await journal.decide([{ type: "renewed", inst }]);
-      return;
+      if (journal.ownHeadAgeMs() < FRESH_MS) return;
+      slow++;
     } catch (error) {
       if (!(error instanceof Moved)) throw error;
     }
   }
+  throw new RotatorError("LEDGER_UNWRITABLE", {
+    why: "Writing one entry takes longer than a claim may be silent.",
+  });
 };

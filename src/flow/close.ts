@@ -1,4 +1,5 @@
 import type { LedgerEvent } from "../core/events.ts";
+import { ensureOurs } from "./claim.ts";
 import { type Pass, rotationOf } from "./pass.ts";
 
 /** After `closing`: nothing of this rotation stays in escrow, then `done`. Repeatable. */
@@ -9,7 +10,11 @@ export const finish = async (pass: Pass): Promise<readonly LedgerEvent[]> => {
   const key = r.newFp === null ? null : await pass.keys.get(r.newFp);
   const app = key === null ? null : await hands.platform.appIdentity(key, pass.signal);
   const finished = [...s.old].filter(([, k]) => k.proved || k.waived).map(([fp]) => fp);
-  for (const fp of [...(r.newFp === null ? [] : [r.newFp]), ...finished]) await hands.escrow.remove(fp);
+  const left = (await hands.escrow.list()).filter(
+    (fp) => fp === r.newFp || finished.includes(fp) || s.dead.has(fp),
+  );
+  await ensureOurs(journal, hands.host.claim.inst);
+  for (const fp of left) await hands.escrow.remove(fp);
   return [
     { type: "done", rotation: r.id, appFingerprint: app?.fingerprint(s.salt ?? "") ?? null },
     { type: "released", inst: hands.host.claim.inst },

@@ -117,7 +117,9 @@ const waive = async (hands: Hands, journal: Journal, keys: Keys, reason: string)
   const rotation = isOpen(journal.state()) ? (journal.state().rotation?.id ?? null) : null;
   await settle(journal, () => {
     const left = unproved(journal.state()).filter((fp) => fps.includes(fp));
-    return left.map((fp): LedgerEvent => ({ type: "waived", fp, reason, ...(rotation === null ? {} : { rotation }) }));
+    return left.map(
+      (fp): LedgerEvent => ({ type: "waived", fp, reason, ...(rotation === null ? {} : { rotation }) }),
+    );
   });
 };
 
@@ -146,7 +148,8 @@ const proveDiscarded = async (
       dead.map(({ fp, triads }) => ({ type: "proof", fp, control: hands.app.revoke.control, triads })),
     );
     for (const { fp } of dead) await hands.escrow.remove(fp);
-    if (unproved(journal.state()).length === 0 || hands.clock.monotonic() >= until || hands.signal.aborted) break;
+    if (unproved(journal.state()).length === 0 || hands.clock.monotonic() >= until || hands.signal.aborted)
+      break;
     await hands.clock.sleep(DISCARD_POLL_MS, hands.signal);
   }
   return summary(journal, before, ends, null);

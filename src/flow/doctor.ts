@@ -26,7 +26,9 @@ export const doctor = async (hands: Hands): Promise<readonly Finding[]> => {
     ...hands.app.rollouts.map((t) =>
       target(hands, "rollout", t.plan.name, async () => {
         const checks = await t.rollout.preflight(hands.signal);
-        return checks.length > 0 ? checks : [{ id: "ready", status: "ok", message: `${t.rollout.where} is ready.` }];
+        return checks.length > 0
+          ? checks
+          : [{ id: "ready", status: "ok", message: `${t.rollout.where} is ready.` }];
       }),
     ),
   ]);
@@ -41,24 +43,42 @@ const target = async (
 ): Promise<readonly Finding[]> => {
   const checks = await ask().catch((thrown: unknown): readonly Check[] => {
     const e = asProviderError(thrown);
-    return [{ id: "reachable", status: "fail", message: `${e.code}${e.hint ? `: ${e.hint}` : ""}`, code: e.code }];
+    return [
+      { id: "reachable", status: "fail", message: `${e.code}${e.hint ? `: ${e.hint}` : ""}`, code: e.code },
+    ];
   });
-  return checks.map((c) => ({ ...finding(hands, `${half}.${c.id}`, c.status, c.message, c.fix), target: name }));
+  return checks.map((c) => ({
+    ...finding(hands, `${half}.${c.id}`, c.status, c.message, c.fix),
+    target: name,
+  }));
 };
 
-const storeChecks = async (hands: Hands, store: Hands["app"]["stores"][number]["store"]): Promise<readonly Check[]> => {
+const storeChecks = async (
+  hands: Hands,
+  store: Hands["app"]["stores"][number]["store"],
+): Promise<readonly Check[]> => {
   const checks = await store.preflight(hands.signal);
   if (checks.some((c) => c.status === "fail")) return checks;
   const stored = await store.read(hands.signal);
   return [
     ...checks,
     stored === null
-      ? { id: "value", status: "warn", message: `${store.where} holds no key yet; the first rotation will fill it.` }
+      ? {
+          id: "value",
+          status: "warn",
+          message: `${store.where} holds no key yet; the first rotation will fill it.`,
+        }
       : { id: "value", status: "ok", message: `${store.where} holds a key.` },
   ];
 };
 
-const finding = (hands: Hands, id: string, status: Check["status"], message: string, fix?: string): Finding => ({
+const finding = (
+  hands: Hands,
+  id: string,
+  status: Check["status"],
+  message: string,
+  fix?: string,
+): Finding => ({
   id,
   app: hands.app.name,
   target: null,
@@ -74,7 +94,12 @@ const ledgerAndKeys = async (hands: Hands): Promise<readonly Finding[]> => {
     const ledger =
       s.salt === null
         ? finding(hands, "ledger", "ok", `No ledger yet in ${hands.ledger.where}; stage or rotate begins it.`)
-        : finding(hands, "ledger", "ok", `${journal.entries()} entries, chain sound, in ${hands.ledger.where}.`);
+        : finding(
+            hands,
+            "ledger",
+            "ok",
+            `${journal.entries()} entries, chain sound, in ${hands.ledger.where}.`,
+          );
     return [ledger, ...(await escrow(hands)), ...(await imkit(hands, journal))];
   } catch (error) {
     if (!(error instanceof RotatorError)) throw error;
@@ -86,11 +111,19 @@ const escrow = async (hands: Hands): Promise<readonly Finding[]> => {
   try {
     const fps = await hands.escrow.list();
     for (const fp of fps) await hands.escrow.get(fp);
-    return [finding(hands, "escrow", "ok", `${fps.length} key(s) in ${hands.escrow.where}, each can be opened.`)];
+    return [
+      finding(hands, "escrow", "ok", `${fps.length} key(s) in ${hands.escrow.where}, each can be opened.`),
+    ];
   } catch (error) {
     const why = error instanceof RotatorError ? `${error.what} ${error.why}`.trim() : "It cannot be opened.";
     return [
-      finding(hands, "escrow", "fail", why, `Restore the identity or the folder ${hands.escrow.where} from a backup`),
+      finding(
+        hands,
+        "escrow",
+        "fail",
+        why,
+        `Restore the identity or the folder ${hands.escrow.where} from a backup`,
+      ),
     ];
   }
 };
@@ -123,6 +156,11 @@ const imkit = async (
   const state = probe.verdict === "accepted" ? "ok" : probe.verdict === "rejected" ? "fail" : "unproved";
   return [
     ...findings,
-    finding(hands, "imkit.key", state, `The current key is ${probe.verdict}${probe.why ? `: ${probe.why}` : ""}.`),
+    finding(
+      hands,
+      "imkit.key",
+      state,
+      `The current key is ${probe.verdict}${probe.why ? `: ${probe.why}` : ""}.`,
+    ),
   ];
 };

@@ -1,4 +1,4 @@
-import { follow, seal } from "../core/chain.ts";
+import { encodeText, follow, seal } from "../core/chain.ts";
 import { RotatorError } from "../core/errors.ts";
 import type { Entry, LedgerEvent } from "../core/events.ts";
 import { type AppState, EMPTY, evolve } from "../core/state.ts";
@@ -11,8 +11,8 @@ export class Superseded extends Error {}
 
 type Waiter = {
   readonly events: readonly LedgerEvent[];
-  /** Facts (results) are true whatever came between; decisions (intents) are not. */
-  readonly fact: boolean;
+  /** Facts (results) are true whatever came between: null. A decision (intent) holds for the entry that it was made on: its seq. */
+  readonly decidedAt: number | null;
   /** A fact about our own past that is told even after someone else took over. */
   readonly late: boolean;
   readonly resolve: (at: { seq: number; first: number }) => void;
@@ -73,7 +73,24 @@ export const openJournal = async (hands: Hands): Promise<Journal> => {
     });
   };
 
-  const refresh = async (): Promise<void> => {
+  // One at a time: a read that overlapped an append, or another read, would see the same entries twice.
+  let turn: Promise<unknown> = Promise.resolve();
+  const alone = <T>(work: () => Promise<T>): Promise<T> => {
+    const mine = turn.then(work);
+    turn = mine.catch(() => {});
+    return mine;
+  };
+
+  let reading: Promise<void> | null = null;
+  const refresh = (): Promise<void> => {
+    reading ??= alone(() => {
+      reading = null;
+      return readNew();
+    });
+    return reading;
+  };
+
+  const readNew = async (): Promise<void> => {
     for (const bytes of await ledger.read(head === null ? 0 : head.seq + 1)) {
       const followed = follow(head, bytes);
       if ("problem" in followed) {
@@ -92,7 +109,7 @@ export const openJournal = async (hands: Hands): Promise<Journal> => {
     if (pumping) return;
     pumping = true;
     try {
-      while (queue.length > 0) await appendOnce();
+      while (queue.length > 0) await alone(appendOnce);
     } finally {
       pumping = false;
     }
@@ -100,11 +117,13 @@ export const openJournal = async (hands: Hands): Promise<Journal> => {
 
   /** As many waiters as fit into one entry, but a decision only alone: it was made on this very head. */
   const appendOnce = async (): Promise<void> => {
-    const batch = queue[0]?.fact ? takeFacts(queue) : queue.splice(0, 1);
+    const batch = queue[0]?.decidedAt === null ? takeFacts(queue) : queue.splice(0, 1);
     const events = batch.flatMap((w) => w.events);
     const seq: number = head === null ? 0 : head.seq + 1;
+    const began = clock.monotonic();
     try {
       if (poisoned !== null) throw poisoned;
+      if (batch.some((w) => w.decidedAt !== null && w.decidedAt !== seq - 1)) return reject(batch);
       const { line } = seal({
         v: 1,
         ledger: head?.ledger ?? hex(hands.entropy(16)),
@@ -121,13 +140,15 @@ export const openJournal = async (hands: Hands): Promise<Journal> => {
       if ("problem" in own) throw new RotatorError("INTERNAL", { why: `own entry refused: ${own.problem}` });
       const { entry } = own;
       take(entry);
-      lastAppend = clock.monotonic();
+      lastAppend = began;
       let first = 0;
       for (const w of batch) {
         w.resolve({ seq, first });
         first += w.events.length;
       }
-      entry.events.forEach((event, index) => hands.tell({ kind: "event", event, seq, id: `${seq}.${index}` }));
+      entry.events.forEach((event, index) =>
+        hands.tell({ kind: "event", event, seq, id: `${seq}.${index}` }),
+      );
     } catch (error) {
       // After a failed append nobody knows what is on the disk: this process writes and does nothing more.
       poisoned = error;
@@ -136,21 +157,26 @@ export const openJournal = async (hands: Hands): Promise<Journal> => {
   };
 
   const moved = async (batch: readonly Waiter[]): Promise<void> => {
-    await refresh();
+    await readNew();
+    reject(batch);
+  };
+
+  /** Facts go to the next entry; decisions have to be made again. */
+  const reject = (batch: readonly Waiter[]): void => {
     for (const w of [...batch].reverse()) {
       if (lost && !w.late) w.reject(new Superseded());
-      else if (w.fact) queue.unshift(w);
+      else if (w.decidedAt === null) queue.unshift(w);
       else w.reject(new Moved());
     }
   };
 
   const push = (
     events: readonly LedgerEvent[],
-    fact: boolean,
+    decidedAt: number | null,
     late = false,
   ): Promise<{ seq: number; first: number }> =>
     new Promise((resolve, reject) => {
-      queue.push({ events, fact, late, resolve, reject });
+      queue.push({ events, decidedAt, late, resolve, reject });
       void pump();
     });
 
@@ -162,13 +188,13 @@ export const openJournal = async (hands: Hands): Promise<Journal> => {
     refresh,
     decide: (events) => {
       if (lost) return Promise.reject(new Superseded());
-      return push(events, false);
+      return push(events, head === null ? -1 : head.seq);
     },
     record: async (events, options) => {
       if (events.length === 0) return;
       const late = options?.late === true;
       if (lost && !late) throw new Superseded();
-      for (const chunk of chunks(events)) await push(chunk, true, late);
+      for (const chunk of chunks(events)) await push(chunk, null, late);
     },
     h16: (seq) => hashes[seq] ?? null,
     ownHeadAgeMs: () => (headInst === inst ? clock.monotonic() - lastAppend : Number.POSITIVE_INFINITY),
@@ -178,11 +204,11 @@ export const openJournal = async (hands: Hands): Promise<Journal> => {
   };
 };
 
-const size = (events: readonly LedgerEvent[]): number => JSON.stringify(events).length;
+const size = (events: readonly LedgerEvent[]): number => encodeText(JSON.stringify(events)).length;
 
 const takeFacts = (queue: Waiter[]): readonly Waiter[] => {
   let n = 1;
-  while (queue[n]?.fact && size(queue.slice(0, n + 1).flatMap((w) => w.events)) < MAX_BODY) n++;
+  while (queue[n]?.decidedAt === null && size(queue.slice(0, n + 1).flatMap((w) => w.events)) < MAX_BODY) n++;
   return queue.splice(0, n);
 };
 
@@ -192,4 +218,5 @@ const chunks = (events: readonly LedgerEvent[]): readonly (readonly LedgerEvent[
   return [...chunks(events.slice(0, half)), ...chunks(events.slice(half))];
 };
 
-export const hex = (bytes: Uint8Array): string => Array.from(bytes, (b) => b.toString(16).padStart(2, "0")).join("");
+export const hex = (bytes: Uint8Array): string =>
+  Array.from(bytes, (b) => b.toString(16).padStart(2, "0")).join("");

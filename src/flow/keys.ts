@@ -28,10 +28,15 @@ export const openKeys = (hands: Hands, journal: Journal): Keys => {
     get: async (fp) => {
       const cached = known.get(fp);
       if (cached) return cached;
-      const escrowed = await hands.escrow.get(fp);
+      let unreadable: unknown = null;
+      const escrowed = await hands.escrow.get(fp).catch((error: unknown) => {
+        unreadable = error;
+        return null;
+      });
       if (escrowed) kept.add(fp);
       const key = escrowed ?? (await fromStores(fp));
       if (key) known.set(fp, key);
+      else if (unreadable !== null) throw unreadable;
       return key;
     },
     keep: async (fp, key) => {

@@ -30,7 +30,9 @@ export const ensureGenesis = (hands: Hands, journal: Journal): Promise<void> =>
     const s = journal.state();
     if (s.salt === null) return [{ type: "genesis", app: hands.app.name, salt: hex(hands.entropy(32)) }];
     if (s.app !== null && s.app !== hands.app.name) {
-      throw new RotatorError("LEDGER_BROKEN", { why: `The ledger in ${hands.ledger.where} belongs to another app.` });
+      throw new RotatorError("LEDGER_BROKEN", {
+        why: `The ledger in ${hands.ledger.where} belongs to another app.`,
+      });
     }
     return [];
   });
@@ -38,7 +40,9 @@ export const ensureGenesis = (hands: Hands, journal: Journal): Promise<void> =>
 /** The one key that waits to become, or is becoming, the current one. */
 export const pendingKey = (journal: Journal): string | null => {
   const s = journal.state();
-  return isOpen(s) ? (s.rotation?.newFp ?? s.staged?.fp ?? null) : (s.staged?.fp ?? null);
+  // A rotation that is closing has its key; what is staged now is for the next one.
+  const r = isOpen(s) && s.rotation?.closing === false ? s.rotation : null;
+  return r?.newFp ?? s.staged?.fp ?? null;
 };
 
 /** A key that is in escrow but in no ledger entry: `stage` was killed between the two. It is taken in now. */
@@ -66,7 +70,10 @@ export const absorbEscrow = async (hands: Hands, journal: Journal, keys: Keys): 
       // A second key beside a staged one is not chosen for anybody: it is kept, and must be revoked like an old key.
       return pendingKey(journal) === null ? [staged] : [{ type: "discarded", fp, forget: false }];
     });
-    hands.tell({ kind: "note", text: "A key that was saved just before an interruption was taken in from escrow." });
+    hands.tell({
+      kind: "note",
+      text: "A key that was saved just before an interruption was taken in from escrow.",
+    });
   }
 };
 
@@ -116,10 +123,18 @@ const amendments = (hands: Hands, r: Rotation, options: OpenOptions): readonly L
   const events: LedgerEvent[] = [];
   const missing = gone.filter(({ t }) => t.required && !options.drop.includes(t.name)).map(({ t }) => t.name);
   for (const name of options.drop) {
+    if (recorded.some(({ t }) => t.name === name && t.state === "dropped")) continue;
     if (!gone.some(({ t }) => t.name === name)) {
-      throw new RotatorError("USAGE", { what: `--drop ${name}: that target is still in the config, or was never planned.` });
+      throw new RotatorError("USAGE", {
+        what: `--drop ${name}: that target is still in the config, or was never planned.`,
+      });
     }
-    events.push({ type: "waived", rotation: r.id, target: name, reason: options.reason ?? "dropped by the operator" });
+    events.push({
+      type: "waived",
+      rotation: r.id,
+      target: name,
+      reason: options.reason ?? "dropped by the operator",
+    });
   }
   if (missing.length > 0) {
     throw new RotatorError("PLAN_CHANGED", {

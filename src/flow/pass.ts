@@ -1,8 +1,9 @@
 import { ProviderError, RETRYABLE, RotatorError } from "../core/errors.ts";
+import { needsAnother } from "../core/next.ts";
 import type { Rotation } from "../core/rotation.ts";
 import type { Fp } from "../core/secret.ts";
 import type { Hands } from "./hands.ts";
-import type { Journal } from "./journal.ts";
+import { type Journal, Moved, Superseded } from "./journal.ts";
 import type { Keys } from "./keys.ts";
 import type { ProofEnd } from "./probing.ts";
 
@@ -26,9 +27,22 @@ export const rotationOf = (pass: { readonly journal: Journal }): Rotation => {
   return r;
 };
 
+/** Whether what was intended is still wanted: the same new key, and nobody has found it dead meanwhile. */
+export const isWanted = (pass: { readonly journal: Journal }, intent: string): boolean => {
+  const s = pass.journal.state();
+  const r = s.rotation;
+  return r !== null && r.ended === null && r.intents.get(intent)?.fp === r.newFp && !needsAnother(s);
+};
+
 /** Whatever a provider threw, as our error: what it did not promise to throw is doubt, and its text is dropped. */
 export const asProviderError = (error: unknown): ProviderError =>
   error instanceof ProviderError ? error : new ProviderError("UNAVAILABLE", "unknown", "the provider failed");
+
+/** The same where our own ledger and escrow were used too: their failures are no answer of a provider. @throws those */
+export const asAnswer = (error: unknown): ProviderError => {
+  if (error instanceof RotatorError || error instanceof Superseded || error instanceof Moved) throw error;
+  return asProviderError(error);
+};
 
 /** A read that may be tried again: up to 3 times for what can pass by itself. */
 export const patiently = async <T>(hands: Hands, signal: AbortSignal, read: () => Promise<T>): Promise<T> => {

@@ -35,8 +35,17 @@ export const plan = async (hands: Hands): Promise<PlanView> => {
     hands.app.rollouts.map(async ({ plan: p, rollout }) => {
       const checks = await rollout.preflight(hands.signal).catch(() => [BROKEN]);
       const bad = checks.find((c) => c.status === "fail");
-      const action = rollout.how === "auto" ? ("restart" as const) : rollout.how === "manual" ? ("ask" as const) : ("none" as const);
-      return { step: { target: p.name, kind: p.type, action, check: bad?.message ?? "ok" }, code: bad ? (bad.code ?? "UNAVAILABLE") : null, required: p.required };
+      const action =
+        rollout.how === "auto"
+          ? ("restart" as const)
+          : rollout.how === "manual"
+            ? ("ask" as const)
+            : ("none" as const);
+      return {
+        step: { target: p.name, kind: p.type, action, check: bad?.message ?? "ok" },
+        code: bad ? (bad.code ?? "UNAVAILABLE") : null,
+        required: p.required,
+      };
     }),
   );
   const verdict = await keyVerdict(hands, journal);
@@ -59,7 +68,12 @@ export const plan = async (hands: Hands): Promise<PlanView> => {
   };
 };
 
-const BROKEN: Check = { id: "preflight", status: "fail", message: "the rollout could not be checked", code: "UNAVAILABLE" };
+const BROKEN: Check = {
+  id: "preflight",
+  status: "fail",
+  message: "the rollout could not be checked",
+  code: "UNAVAILABLE",
+};
 
 const codeOf = (code: string): Code => {
   if (code === "LEDGER_FOREIGN" || code === "LEDGER_BEHIND") return code;
@@ -86,8 +100,10 @@ const storeStep = async (
     const witness = witnessProblem({ journal }, stored);
     if (witness !== null) return at(action, witness, witness);
     const fp = stored?.secret.fingerprint(s.salt ?? "00".repeat(32)) ?? null;
-    if (s.adopted && fp !== null && fp === pendingKey(journal)) return at("keep", "holds the new key already", null);
-    if (s.adopted && !isOurs(s, p.name, fp)) return at(action, "holds a value that nobody here knows", "CONFLICT");
+    if (s.adopted && fp !== null && fp === pendingKey(journal))
+      return at("keep", "holds the new key already", null);
+    if (s.adopted && !isOurs(s, p.name, fp))
+      return at(action, "holds a value that nobody here knows", "CONFLICT");
     return at(action, stored === null ? "ok, empty now" : "ok", null);
   } catch (thrown) {
     const e = asProviderError(thrown);
@@ -104,10 +120,15 @@ const keyVerdict = async (
   if (fp === null) return { mode: null, code: null, why: "" };
   const keys = openKeys(hands, journal);
   const key = await keys.get(fp);
-  if (key === null) return { mode: null, code: "ESCROW_LOST", why: "the staged key is in no place that can be read" };
+  if (key === null)
+    return { mode: null, code: "ESCROW_LOST", why: "the staged key is in no place that can be read" };
   const examined = await examine(hands, key, hands.signal);
   if (examined.verdict !== "accepted") {
-    return { mode: null, code: examined.verdict === "rejected" ? "KEY_REJECTED" : "IMKIT_UNCLEAR", why: examined.why };
+    return {
+      mode: null,
+      code: examined.verdict === "rejected" ? "KEY_REJECTED" : "IMKIT_UNCLEAR",
+      why: examined.why,
+    };
   }
   if (!s.adopted) return { mode: null, code: null, why: "" };
   const olds = [...new Set([...(s.current === null || isOpen(s) ? [] : [s.current]), ...unproved(s)])];

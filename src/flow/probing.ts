@@ -27,9 +27,16 @@ export const probeKey = async (
 
 export type Examined = {
   readonly probe: Probe;
+  readonly control: Probe | null;
   /** The verdict on the key, after the made-up key was asked too: a door that opens to anyone says nothing of a key. */
   readonly verdict: Probe["verdict"];
   readonly why: string;
+};
+
+/** What such an examination, with an old key asked in the same minute, says of the old key: it is one triad. */
+export const judgeBeside = ({ probe, control, verdict }: Examined, old: Probe): Probe => {
+  if (verdict !== "accepted" || old.verdict !== "unclear") return old;
+  return { ...old, verdict: judgeTriad({ new: probe, old, control }) };
 };
 
 /** A new key beside a made-up one. */
@@ -39,10 +46,11 @@ export const examine = async (hands: Hands, key: Secret, signal: AbortSignal): P
     hands.app.revoke.control ? probeKey(hands, key.lookalike(hands.entropy), signal) : null,
   ]);
   if (probe.verdict === "accepted" && control !== null && !controlRejects(control)) {
-    const why = control.verdict === "accepted" ? "a made-up key is accepted too" : `a made-up key: ${control.why}`;
-    return { probe, verdict: "unclear", why };
+    const why =
+      control.verdict === "accepted" ? "a made-up key is accepted too" : `a made-up key: ${control.why}`;
+    return { probe, control, verdict: "unclear", why };
   }
-  return { probe, verdict: probe.verdict, why: probe.why };
+  return { probe, control, verdict: probe.verdict, why: probe.why };
 };
 
 /** Whether a key belongs to the same IMKIT app: by a live old key if there is one, else by what the ledger remembers. */
@@ -82,7 +90,14 @@ export const verdictNews = (
 ): readonly LedgerEvent[] =>
   probes
     .filter(({ fp, probe }) => probe.verdict !== "unclear" && s.verdicts.get(fp)?.verdict !== probe.verdict)
-    .map(({ fp, probe }) => ({ type: "observed", what: "verdict", rotation, run, fp, verdict: probe.verdict }));
+    .map(({ fp, probe }) => ({
+      type: "observed",
+      what: "verdict",
+      rotation,
+      run,
+      fp,
+      verdict: probe.verdict,
+    }));
 
 export type ProofEnd = {
   readonly fp: Fp;
@@ -108,7 +123,10 @@ export const runTriads = async (
     date: p.date,
   });
   const ends = new Map(
-    old.map(({ fp }) => [fp, { verdict: "rejected" as Probe["verdict"], why: "", triads: [] as TriadEvidence[] }]),
+    old.map(({ fp }) => [
+      fp,
+      { verdict: "rejected" as Probe["verdict"], why: "", triads: [] as TriadEvidence[] },
+    ]),
   );
   for (let round = 0; round < probes && [...ends.values()].some((e) => e.verdict === "rejected"); round++) {
     if (round > 0) await hands.clock.sleep(everyMs, signal);
@@ -121,7 +139,8 @@ export const runTriads = async (
     old.forEach(({ fp }, i) => {
       const end = ends.get(fp);
       const oldProbe = oldProbes[i];
-      if (end === undefined || oldProbe === undefined || oldProbe === null || end.verdict !== "rejected") return;
+      if (end === undefined || oldProbe === undefined || oldProbe === null || end.verdict !== "rejected")
+        return;
       end.triads.push({
         new: evidence(newProbe),
         old: evidence(oldProbe),

@@ -4,7 +4,7 @@ import type { Fp, Secret } from "../core/secret.ts";
 import type { AppState } from "../core/state.ts";
 import type { Check, Store, Stored } from "../ports.ts";
 import { ensureOurs } from "./claim.ts";
-import { asProviderError, type Pass, patiently, rotationOf } from "./pass.ts";
+import { asAnswer, asProviderError, isWanted, type Pass, patiently, rotationOf } from "./pass.ts";
 
 type Facts = readonly LedgerEvent[];
 type Seen = { readonly fp: Fp | null; readonly stored: Stored | null };
@@ -24,9 +24,13 @@ const look = async (pass: Pass, store: Store): Promise<Seen> => {
   return { stored, fp: stored === null ? null : stored.secret.fingerprint(pass.journal.state().salt ?? "") };
 };
 
-/** The new key, the current key, nothing, or what was last seen there: everything else is somebody's work. */
+/** The new key, the current key, nothing, what was last seen there, or what we meant to write there: everything else is somebody's work. */
 export const isOurs = (s: AppState, target: string, fp: Fp | null): boolean =>
-  fp === null || fp === s.rotation?.newFp || fp === s.current || s.lastSeen.get(target) === fp;
+  fp === null ||
+  fp === s.rotation?.newFp ||
+  fp === s.current ||
+  s.lastSeen.get(target) === fp ||
+  [...(s.rotation?.intents.values() ?? [])].some((i) => i.target === target && i.fp === fp);
 
 /** In `replace` mode nothing works anyway: an unknown value that IMKIT rejects may be overwritten too. */
 const mayOverwrite = async (pass: Pass, target: string, seen: Seen): Promise<boolean> => {
@@ -49,7 +53,9 @@ export const witnessProblem = (pass: Pick<Pass, "journal">, stored: Stored | nul
 export const writeStore = async (pass: Pass, target: string, intent: string): Promise<Facts> => {
   const r = rotationOf(pass);
   const base = { type: "result", rotation: r.id, intent } as const;
-  const key = r.newFp === null ? null : await pass.keys.get(r.newFp);
+  const cancelled: LedgerEvent = { ...base, outcome: "failed", code: "CANCELLED" };
+  if (r.newFp === null || !isWanted(pass, intent)) return [cancelled];
+  const key = await pass.keys.get(r.newFp);
   if (key === null) return [{ ...base, outcome: "failed", code: "ESCROW_LOST" }];
   try {
     const store = storeOf(pass, target);
@@ -58,14 +64,15 @@ export const writeStore = async (pass: Pass, target: string, intent: string): Pr
       if (seen.stored?.secret.equals(key)) {
         return [{ ...base, outcome: "ok", changed: false, revision: seen.stored.revision }];
       }
-      if (!(await mayOverwrite(pass, target, seen))) return [{ ...base, outcome: "failed", code: "CONFLICT" }];
+      if (!(await mayOverwrite(pass, target, seen)))
+        return [{ ...base, outcome: "failed", code: "CONFLICT" }];
       const written = await writeOnce(pass, store, key, seen, intent);
+      if (written === "cancelled") return [cancelled];
       if (written !== "moved") return [await readBack(pass, store, key, base)];
       if (move >= MOVES) return [{ ...base, outcome: "failed", code: "CONFLICT" }];
     }
   } catch (thrown) {
-    if (!(thrown instanceof Error) || thrown.name === "Superseded") throw thrown;
-    return [{ ...base, ...failed(asProviderError(thrown), r.stores.get(target)?.tries ?? 1) }];
+    return [{ ...base, ...failed(asAnswer(thrown), r.stores.get(target)?.tries ?? 1) }];
   }
 };
 
@@ -75,9 +82,10 @@ const writeOnce = async (
   key: Secret,
   seen: Seen,
   intent: string,
-): Promise<"written" | "moved"> => {
+): Promise<"written" | "moved" | "cancelled"> => {
   const { journal, hands } = pass;
   await ensureOurs(journal, hands.host.claim.inst);
+  if (!isWanted(pass, intent)) return "cancelled";
   const seq = Number(intent.split(".")[0]);
   const op = {
     id: rotationOf(pass).intents.get(intent)?.opId ?? intent,
@@ -87,7 +95,7 @@ const writeOnce = async (
     await store.write(key, seen.stored?.revision ?? null, op, pass.signal);
     return "written";
   } catch (thrown) {
-    const error = asProviderError(thrown);
+    const error = asAnswer(thrown);
     if (error.code === "CONFLICT" && error.outcome === "not_applied") return "moved";
     throw error;
   }
@@ -101,7 +109,8 @@ const readBack = async (
 ): Promise<LedgerEvent> => {
   try {
     const { stored } = await look(pass, store);
-    if (stored?.secret.equals(key)) return { ...base, outcome: "ok", changed: true, revision: stored.revision };
+    if (stored?.secret.equals(key))
+      return { ...base, outcome: "ok", changed: true, revision: stored.revision };
     return { ...base, outcome: "failed", code: "VERIFY_MISMATCH" };
   } catch (thrown) {
     return { ...base, outcome: "unknown", code: asProviderError(thrown).code };
@@ -120,7 +129,7 @@ export const observeStore = async (pass: Pass, target: string, intent: string): 
   const base = { type: "observed", rotation: r.id, what: "intent", run: pass.run, intent, target } as const;
   try {
     const { fp } = await look(pass, storeOf(pass, target));
-    if (fp === r.newFp) return [{ ...base, outcome: "ok", fp }];
+    if (fp === r.intents.get(intent)?.fp) return [{ ...base, outcome: "ok", fp }];
     const code = isOurs(pass.journal.state(), target, fp) ? "NOT_APPLIED" : "CONFLICT";
     return [{ ...base, outcome: "failed", code }];
   } catch (thrown) {
@@ -131,10 +140,18 @@ export const observeStore = async (pass: Pass, target: string, intent: string): 
 /** One read of every store: what each holds now, as `observed` events. */
 export const rereadStores = async (pass: Pass): Promise<Facts> => {
   const r = rotationOf(pass);
+  const asOf = pass.journal.head()?.seq ?? 0;
   const targets = [...r.stores.values()].filter((s) => s.state !== "dropped");
   return Promise.all(
     targets.map(async ({ name }): Promise<LedgerEvent> => {
-      const base = { type: "observed", rotation: r.id, what: "target", run: pass.run, target: name } as const;
+      const base = {
+        type: "observed",
+        rotation: r.id,
+        what: "target",
+        run: pass.run,
+        target: name,
+        asOf,
+      } as const;
       try {
         const { fp } = await look(pass, storeOf(pass, name));
         if (isOurs(pass.journal.state(), name, fp)) return { ...base, outcome: "ok", fp };
@@ -155,12 +172,17 @@ export const watchMirror = async (pass: Pass, target: string): Promise<Facts> =>
   for (;;) {
     const seen = await look(pass, storeOf(pass, target)).catch(() => null);
     if (seen !== null && seen.fp === r.newFp) return [{ ...base, outcome: "ok", fp: seen.fp }];
-    if (pass.signal.aborted || clock.monotonic() >= until) return [{ ...base, outcome: "failed", code: "TIMEOUT" }];
+    if (pass.signal.aborted || clock.monotonic() >= until)
+      return [{ ...base, outcome: "failed", code: "TIMEOUT" }];
     await clock.sleep(MIRROR_EVERY_MS, pass.signal);
   }
 };
 
-export type Finding = { readonly target: string; readonly code: string | null; readonly checks: readonly Check[] };
+export type Finding = {
+  readonly target: string;
+  readonly code: string | null;
+  readonly checks: readonly Check[];
+};
 
 /** Whether one store may be written: its own preflight, its value, its witness. Keeps an old key that is found there. */
 export const preflightStore = async (pass: Pass, target: string): Promise<Finding> => {
@@ -178,7 +200,6 @@ export const preflightStore = async (pass: Pass, target: string): Promise<Findin
     }
     return { target, code: (await mayOverwrite(pass, target, seen)) ? null : "CONFLICT", checks };
   } catch (thrown) {
-    if (thrown instanceof Error && thrown.name === "RotatorError") throw thrown;
-    return { target, code: asProviderError(thrown).code, checks: [] };
+    return { target, code: asAnswer(thrown).code, checks: [] };
   }
 };

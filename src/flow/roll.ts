@@ -2,7 +2,7 @@ import { ProviderError } from "../core/errors.ts";
 import type { LedgerEvent } from "../core/events.ts";
 import type { Rollout, RolloutOp, RolloutState } from "../ports.ts";
 import { ensureOurs } from "./claim.ts";
-import { asProviderError, type Pass, rotationOf } from "./pass.ts";
+import { asAnswer, asProviderError, isWanted, type Pass, rotationOf } from "./pass.ts";
 import type { Finding } from "./push.ts";
 
 type Facts = readonly LedgerEvent[];
@@ -20,7 +20,8 @@ const opOf = (pass: Pass, intent: string): RolloutOp => {
   const r = rotationOf(pass);
   return {
     app: pass.hands.app.name,
-    rotation: r.id,
+    // A repeat may be a no-op, but not after a store was changed again: what was restarted before that holds another key.
+    rotation: r.generation === 0 ? r.id : `${r.id}-${r.generation}`,
     opId: r.intents.get(intent)?.opId ?? intent,
     fingerprint: r.newFp ?? "",
   };
@@ -34,12 +35,14 @@ export const roll = async (pass: Pass, target: string, intent: string): Promise<
     const rollout = rolloutOf(pass, target);
     const op = opOf(pass, intent);
     await ensureOurs(pass.journal, pass.hands.host.claim.inst);
+    if (!isWanted(pass, intent)) return [{ ...base, outcome: "failed", code: "CANCELLED" }];
     const end = await watchToEnd(pass, rollout, op, await rollout.trigger(op, pass.signal));
     if (end.state === "done") return [{ ...base, outcome: "ok", proof: end.proof, reason: end.reason }];
-    return [{ ...base, outcome: "failed", code: end.state === "held" ? "HELD" : "FAILED", reason: end.reason }];
+    return [
+      { ...base, outcome: "failed", code: end.state === "held" ? "HELD" : "FAILED", reason: end.reason },
+    ];
   } catch (thrown) {
-    if (!(thrown instanceof Error) || thrown.name === "Superseded") throw thrown;
-    const e = asProviderError(thrown);
+    const e = asAnswer(thrown);
     const tries = r.rollouts.get(target)?.tries ?? 1;
     const retryAfterMs = e.retryAfterMs ?? 1_000 * 4 ** Math.max(0, tries - 1);
     const outcome = e.outcome === "not_applied" ? "failed" : "unknown";
@@ -68,7 +71,14 @@ const watchToEnd = async (
 
 /** After a crash or a lost answer: one that can be watched is watched, any other counts as not done and is triggered again. */
 export const observeRollout = async (pass: Pass, target: string, intent: string): Promise<Facts> => {
-  const base = { type: "observed", rotation: rotationOf(pass).id, what: "intent", run: pass.run, intent, target } as const;
+  const base = {
+    type: "observed",
+    rotation: rotationOf(pass).id,
+    what: "intent",
+    run: pass.run,
+    intent,
+    target,
+  } as const;
   try {
     const rollout = rolloutOf(pass, target);
     if (rollout.watch === undefined) return [{ ...base, outcome: "failed", code: "INTERRUPTED" }];

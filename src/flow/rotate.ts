@@ -1,4 +1,5 @@
 import type { LedgerEvent } from "../core/events.ts";
+import { soakLeft } from "../core/next.ts";
 import { RotatorError } from "../core/errors.ts";
 import { type Phase, phaseOf } from "../core/outcome.ts";
 import type { Fp } from "../core/secret.ts";
@@ -9,7 +10,7 @@ import type { Hands } from "./hands.ts";
 import { type Journal, openJournal } from "./journal.ts";
 import { type Keys, openKeys } from "./keys.ts";
 import { runLoop } from "./loop.ts";
-import { absorbEscrow, ensureGenesis, type OpenOptions, openRotation, pendingKey } from "./open.ts";
+import { absorbEscrow, ensureGenesis, type OpenOptions, openRotation, pendingKey, settle } from "./open.ts";
 import type { ProofEnd } from "./probing.ts";
 
 export type RotateOptions = OpenOptions & {
@@ -33,13 +34,17 @@ export type Rotated = {
 };
 
 const POLL_MS = 5_000;
+/** A soak up to this long is waited for unasked; both keys are probed every 10 s meanwhile. */
+const SOAK_PATIENCE_MS = 600_000;
+const SOAK_LOOK_MS = 10_000;
 const WAITS: readonly Phase[] = ["waiting-key", "waiting-restart", "waiting-revoke", "blackout"];
 
 /** Brings a ledger to where a rotation can begin: genesis, keys left in escrow, adoption. */
 export const prepare = async (hands: Hands, journal: Journal, keys: Keys): Promise<void> => {
   await ensureGenesis(hands, journal);
   await absorbEscrow(hands, journal, keys);
-  if (!journal.state().adopted) await adopt(hands, journal, keys, { choice: null, pending: pendingKey(journal) });
+  if (!journal.state().adopted)
+    await adopt(hands, journal, keys, { choice: null, pending: pendingKey(journal) });
 };
 
 /**
@@ -78,10 +83,17 @@ export const work = async (
     })) {
       ends.set(fp, end);
     }
+    if (hands.signal.aborted) break;
+    await recordWaiting(hands, journal);
     const phase = phaseOf(journal.state());
-    if (!hands.signal.aborted) await recordWaiting(journal, phase);
     const left = options.waitMs - (hands.clock.monotonic() - started);
-    if (!WAITS.includes(phase) || left <= 0 || hands.signal.aborted) break;
+    const soak = soakOf(hands, journal.state());
+    if (soak > 0 && soak <= Math.max(left, SOAK_PATIENCE_MS)) {
+      await hands.clock.sleep(Math.min(SOAK_LOOK_MS, soak), hands.signal);
+      await journal.refresh();
+      continue;
+    }
+    if (!WAITS.includes(phase) || left <= 0) break;
     if (await options.waiting?.(phase, journal.state())) break;
     await hands.clock.sleep(Math.min(POLL_MS, left), hands.signal);
     await journal.refresh();
@@ -90,31 +102,42 @@ export const work = async (
 };
 
 /** Only what was missing can have been restarted: before every store holds the new key a restart proves nothing. */
-const recordRestart = async (hands: Hands, journal: Journal): Promise<void> => {
-  const s = journal.state();
-  const r = s.rotation;
-  if (r === null || !isOpen(s) || phaseOf(s) !== "waiting-restart") {
-    hands.tell({ kind: "note", text: "--restarted: no restart is being waited for, so nothing was recorded." });
-    return;
-  }
-  const targets = [...r.rollouts.values()].filter((w) => w.type === "manual" && w.state !== "done").map((w) => w.name);
-  await journal.record([{ type: "restarted", rotation: r.id, targets }]);
-};
+const recordRestart = (hands: Hands, journal: Journal): Promise<void> =>
+  settle(journal, () => {
+    const s = journal.state();
+    const r = s.rotation;
+    if (r === null || !isOpen(s) || phaseOf(s) !== "waiting-restart") {
+      hands.tell({
+        kind: "note",
+        text: "--restarted: no restart is being waited for, so nothing was recorded.",
+      });
+      return [];
+    }
+    const left = [...r.rollouts.values()].filter((w) => w.type === "manual" && w.state === "pending");
+    return [{ type: "restarted", rotation: r.id, targets: left.map((w) => w.name) }];
+  });
 
-const WAITING_FOR: Partial<Record<Phase, LedgerEvent & { type: "waiting" } extends { for: infer F } ? F : never>> = {
+const WAITING_FOR: Partial<
+  Record<Phase, LedgerEvent & { type: "waiting" } extends { for: infer F } ? F : never>
+> = {
   "waiting-key": "key",
   blackout: "key",
   "waiting-restart": "restart",
   "waiting-revoke": "revoke",
 };
 
-const recordWaiting = async (journal: Journal, phase: Phase): Promise<void> => {
-  const s = journal.state();
-  const r = s.rotation;
-  const what = WAITING_FOR[phase];
-  if (what === undefined || r === null || !isOpen(s) || r.waitingFor === what) return;
-  await journal.record([{ type: "waiting", rotation: r.id, for: what }]);
-};
+/** Once for each new thing that is waited for. */
+const recordWaiting = (hands: Hands, journal: Journal): Promise<void> =>
+  settle(journal, () => {
+    const s = journal.state();
+    const r = s.rotation;
+    const what = soakOf(hands, s) > 0 ? "soak" : WAITING_FOR[phaseOf(s)];
+    if (what === undefined || r === null || !isOpen(s) || r.waitingFor === what) return [];
+    return [{ type: "waiting", rotation: r.id, for: what }];
+  });
+
+const soakOf = (hands: Hands, s: AppState): number =>
+  soakLeft(s, { soakMs: hands.app.soakMs, wallMs: hands.clock.now() });
 
 export const refuseIfAborted = (hands: Hands): void => {
   if (hands.signal.aborted) throw new RotatorError("INTERRUPTED");

@@ -1,6 +1,6 @@
 import { RotatorError } from "../core/errors.ts";
 import type { LedgerEvent, Mode, SameApp, Verdict } from "../core/events.ts";
-import { isBlackout } from "../core/next.ts";
+import { needsAnother } from "../core/next.ts";
 import { type Fp, type Secret, showFp } from "../core/secret.ts";
 import { type AppState, isOpen, unproved } from "../core/state.ts";
 import { adopt } from "./adopt.ts";
@@ -8,7 +8,7 @@ import type { Hands } from "./hands.ts";
 import { type Journal, openJournal } from "./journal.ts";
 import { openKeys } from "./keys.ts";
 import { absorbEscrow, ensureGenesis, pendingKey, settle } from "./open.ts";
-import { compareApps, type Examined, examine, modeOf, probeKey } from "./probing.ts";
+import { compareApps, type Examined, examine, judgeBeside, modeOf, probeKey } from "./probing.ts";
 
 export type StageOptions = {
   readonly source: "prompt" | "stdin" | "file" | "env" | "inbox";
@@ -36,18 +36,7 @@ export const stage = async (hands: Hands, key: Secret, options: StageOptions): P
   const keys = openKeys(hands, journal);
   const fp = key.fingerprint(journal.state().salt ?? "");
   refuseKnown(hands, journal.state(), fp);
-  const before = pendingKey(journal);
-  const replaced = before !== null && before !== fp;
-  if (replaced && !options.replace && !needsAnother(journal.state())) {
-    throw new RotatorError("KEY_STAGED_ALREADY", {
-      why: `The key ${showFp(before)} is staged and is not the one that was given.`,
-      state: "The staged key stays; the one that was given was not stored.",
-      do: [
-        `imkit-rotator rotate ${hands.app.name}                # go on with ${showFp(before)}`,
-        `imkit-rotator stage ${hands.app.name} --replace       # take the other one instead`,
-      ],
-    });
-  }
+  refuseSecond(hands, journal, fp, options);
   await keys.keep(fp, key);
   await absorbEscrowBut(hands, journal, keys, fp);
   await adoptIfClear(hands, journal, keys, fp);
@@ -56,7 +45,21 @@ export const stage = async (hands: Hands, key: Secret, options: StageOptions): P
     refuseKnown(hands, journal.state(), fp);
   }
   const seen = await look(hands, journal, key);
-  await settle(journal, () => stagedEvents(journal, fp, seen, options.source));
+  let dropped: Fp | null = null;
+  await settle(journal, async () => {
+    try {
+      refuseKnown(hands, journal.state(), fp);
+      refuseSecond(hands, journal, fp, options);
+    } catch (error) {
+      // Someone else was faster. Where the ledger does not name this key, nobody counts on it.
+      if (!journal.state().known.has(fp)) await hands.escrow.remove(fp);
+      throw error;
+    }
+    const pending = pendingKey(journal);
+    dropped = pending !== null && pending !== fp && isForeign(journal.state(), pending) ? pending : null;
+    return stagedEvents(journal, fp, seen, options.source);
+  });
+  if (dropped !== null) await hands.escrow.remove(dropped);
   return {
     fp,
     verdict: seen.examined.verdict,
@@ -89,12 +92,13 @@ const look = async (hands: Hands, journal: Journal, key: Secret): Promise<Look> 
       }),
     ).then((all) => all.flat()),
   ]);
+  const beside = probes.map((p) => ({ ...p, probe: judgeBeside(examined, p.probe) }));
   if (examined.verdict !== "accepted") {
     return { examined, mode: null, sameApp: "unproved", appFingerprint: null };
   }
-  const alive = probes.filter((p) => p.probe.verdict === "accepted").map((p) => p.key);
+  const alive = beside.filter((p) => p.probe.verdict === "accepted").map((p) => p.key);
   const compared = await compareApps(hands, s, key, alive, hands.signal);
-  return { examined, mode: s.adopted ? modeOf(oldFps, probes) : null, ...compared };
+  return { examined, mode: s.adopted ? modeOf(oldFps, beside) : null, ...compared };
 };
 
 const stagedEvents = (
@@ -109,9 +113,7 @@ const stagedEvents = (
   const told = s.verdicts.get(fp)?.verdict === seen.examined.verdict;
   if (same && told) return [];
   const r = s.rotation;
-  const into = r !== null && isOpen(s) && s.staged?.fp !== fp ? { rotation: r.id } : {};
-  // A key of another app never joins the old set; IMKIT could not prove it dead by our app anyway.
-  const foreign = s.staged?.fp === pending && s.staged?.sameApp === "different";
+  const into = r !== null && isOpen(s) && !r.closing && s.staged?.fp !== fp ? { rotation: r.id } : {};
   return [
     {
       type: "staged",
@@ -120,13 +122,30 @@ const stagedEvents = (
       source,
       sameApp: seen.sameApp,
       appFingerprint: seen.appFingerprint,
-      ...(pending !== null && !same && !foreign ? { replaces: pending } : {}),
+      ...(pending !== null && !same && !isForeign(s, pending) ? { replaces: pending } : {}),
       ...into,
     },
   ];
 };
 
-const needsAnother = (s: AppState): boolean => isBlackout(s) || s.rotation?.wrongKey === true;
+/** @throws RotatorError KEY_STAGED_ALREADY for a key beside another one that still has a future. */
+const refuseSecond = (hands: Hands, journal: Journal, fp: Fp, options: StageOptions): void => {
+  const before = pendingKey(journal);
+  if (before === null || before === fp || options.replace || needsAnother(journal.state())) return;
+  throw new RotatorError("KEY_STAGED_ALREADY", {
+    why: `The key ${showFp(before)} is staged and is not the one that was given.`,
+    state: "The staged key stays; the one that was given was not stored.",
+    do: [
+      `imkit-rotator rotate ${hands.app.name}                # go on with ${showFp(before)}`,
+      `imkit-rotator stage ${hands.app.name} --replace       # take the other one instead`,
+    ],
+  });
+};
+
+/** A key of another app never joins the old set; IMKIT could not prove it dead by our app anyway. */
+const isForeign = (s: AppState, fp: Fp): boolean =>
+  (s.staged?.fp === fp && s.staged.sameApp === "different") ||
+  (isOpen(s) && s.rotation?.newFp === fp && s.rotation.sameApp === "different" && !s.rotation.acceptedApp);
 
 const refuseKnown = (hands: Hands, s: AppState, fp: Fp): void => {
   const r = s.rotation;
@@ -165,7 +184,8 @@ const adoptIfClear = async (
   try {
     await adopt(hands, journal, keys, { choice: null, pending: fp });
   } catch (error) {
-    if (!(error instanceof RotatorError) || error.code.startsWith("LEDGER") || error.code === "INTERNAL") throw error;
+    if (!(error instanceof RotatorError) || error.code.startsWith("LEDGER") || error.code === "INTERNAL")
+      throw error;
     hands.tell({ kind: "note", text: `The stores were not adopted yet: ${error.what} ${error.why}` });
   }
 };
@@ -185,12 +205,12 @@ export const discard = async (
     const s = journal.state();
     const r = isOpen(s) ? s.rotation : null;
     dropped = pendingKey(journal);
-    foreign = s.staged?.fp === dropped && s.staged?.sameApp === "different";
+    foreign = dropped !== null && isForeign(s, dropped);
     if (dropped === null) {
       dropped = forget ? ([...s.old].find(([, k]) => k.discarded)?.[0] ?? null) : null;
       return dropped === null ? [] : [{ type: "discarded", fp: dropped, forget: true }];
     }
-    if (r !== null && r.wroteAt > 0) {
+    if (r !== null && r.newFp === dropped && r.wroteAt > 0) {
       throw new RotatorError("TOO_LATE", {
         what: "The staged key is in a store already and cannot be discarded.",
         why: `Rotation ${r.id} has begun to write it.`,

@@ -30,7 +30,12 @@ export const status = async (hands: Hands, options: { readonly probe: boolean })
   const journal = await openJournal(hands);
   const s = journal.state();
   const reads = await reading;
-  return { state: s, stores: judge(s, reads), probe: options.probe ? await ask(hands, journal) : null, head: journal.head() };
+  return {
+    state: s,
+    stores: judge(s, reads),
+    probe: options.probe ? await ask(hands, journal) : null,
+    head: journal.head(),
+  };
 };
 
 type Read = {
@@ -48,7 +53,12 @@ const readOne = async (hands: Hands, { plan, store }: Hands["app"]["stores"][num
   try {
     const stored = await Promise.race([store.read(signal), late]);
     if (stored === "late") return { plan, where: store.where, fingerprint: () => null, code: "TIMEOUT" };
-    return { plan, where: store.where, fingerprint: (salt) => stored?.secret.fingerprint(salt) ?? null, code: null };
+    return {
+      plan,
+      where: store.where,
+      fingerprint: (salt) => stored?.secret.fingerprint(salt) ?? null,
+      code: null,
+    };
   } catch (error) {
     return { plan, where: store.where, fingerprint: () => null, code: asProviderError(error).code };
   } finally {

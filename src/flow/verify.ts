@@ -2,7 +2,7 @@ import type { LedgerEvent } from "../core/events.ts";
 import type { Fp, Secret } from "../core/secret.ts";
 import { unproved } from "../core/state.ts";
 import { type Pass, rotationOf } from "./pass.ts";
-import { compareApps, examine, modeOf, probeKey, runTriads, verdictNews } from "./probing.ts";
+import { compareApps, examine, judgeBeside, modeOf, probeKey, runTriads, verdictNews } from "./probing.ts";
 import { preflightRollout } from "./roll.ts";
 import { preflightStore } from "./push.ts";
 
@@ -38,14 +38,18 @@ export const verify = async (pass: Pass): Promise<Facts> => {
   const key = await pass.keys.get(fp);
   if (key === null) return [no("ESCROW_LOST", "unclear")];
   const old = unproved(journal.state());
-  const [examined, probes] = await Promise.all([
+  const [examined, asked] = await Promise.all([
     examine(hands, key, signal),
     heldKeys(pass, old).then((keys) => probeAll(pass, keys)),
   ]);
+  const probes = asked.map((a) => ({ ...a, probe: judgeBeside(examined, a.probe) }));
   const news = verdictNews(journal.state(), r.id, run, probes);
   if (examined.verdict !== "accepted") {
     if (examined.why !== "") hands.tell({ kind: "note", text: `IMKIT on the new key: ${examined.why}` });
-    return [...news, no(examined.verdict === "rejected" ? "KEY_REJECTED" : "IMKIT_UNCLEAR", examined.verdict)];
+    return [
+      ...news,
+      no(examined.verdict === "rejected" ? "KEY_REJECTED" : "IMKIT_UNCLEAR", examined.verdict),
+    ];
   }
   const alive = probes.filter((p) => p.probe.verdict === "accepted").map((p) => p.key);
   const compared = await compareApps(hands, journal.state(), key, alive, signal);
@@ -94,10 +98,11 @@ export const probeBoth = async (pass: Pass): Promise<Facts> => {
   const newFp = r.newFp ?? "";
   const keys = await heldKeys(pass, [newFp, ...old]);
   const first = await probeAll(pass, keys);
+  const isDead = (probes: typeof first): boolean =>
+    probes.some((p) => p.fp === newFp && p.probe.verdict === "rejected");
   const isWrong = (probes: typeof first): boolean =>
-    probes.some((p) => p.fp === newFp && p.probe.verdict === "rejected") &&
-    probes.some((p) => p.fp !== newFp && p.probe.verdict === "accepted");
-  if (r.wrongKey || !isWrong(first)) return verdictNews(s, r.id, run, first);
+    isDead(probes) && probes.some((p) => p.fp !== newFp && p.probe.verdict === "accepted");
+  if (r.wrongKey || !isDead(first)) return verdictNews(s, r.id, run, first);
   await hands.clock.sleep(SECOND_LOOK_MS, pass.signal);
   const second = await probeAll(pass, keys);
   const news = verdictNews(s, r.id, run, second);
@@ -113,7 +118,10 @@ export const prove = async (pass: Pass, fps: readonly Fp[]): Promise<Facts> => {
   const fresh = r.newFp === null ? null : await pass.keys.get(r.newFp);
   const held = await heldKeys(pass, fps);
   if (fresh === null || held.length < fps.length) {
-    hands.tell({ kind: "note", text: "A key that is needed for the proof is neither in escrow nor in a store." });
+    hands.tell({
+      kind: "note",
+      text: "A key that is needed for the proof is neither in escrow nor in a store.",
+    });
   }
   if (fresh === null) return [];
   const ends = await runTriads(hands, fresh, held, pass.signal);
@@ -127,8 +135,6 @@ export const prove = async (pass: Pass, fps: readonly Fp[]): Promise<Facts> => {
     }
     if (end.why !== "") hands.tell({ kind: "note", text: `No clear answer: ${end.why}` });
     if (end.verdict === "unclear" || s.verdicts.get(end.fp)?.verdict === "accepted") return [];
-    return [
-      { type: "observed", what: "verdict", rotation: r.id, run, fp: end.fp, verdict: "accepted" },
-    ];
+    return [{ type: "observed", what: "verdict", rotation: r.id, run, fp: end.fp, verdict: "accepted" }];
   });
 };
