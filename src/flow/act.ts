@@ -1,0 +1,69 @@
+import type { LedgerEvent } from "../core/events.ts";
+import { type Action, nameOf } from "../core/next.ts";
+import { finish } from "./close.ts";
+import { type Pass, rotationOf } from "./pass.ts";
+import { observeStore, rereadStores, watchMirror, writeStore } from "./push.ts";
+import { observeRollout, roll } from "./roll.ts";
+import { preflight, probeBoth, prove, verify } from "./verify.ts";
+
+/** What one pass has done already; `next` asks for it. */
+export type Memory = { readonly tried: Set<string>; probedAt: number | null };
+
+/** Carries one action out. @returns the facts to write down; `intent` names the durable intent of a write or a rollout. */
+export const perform = async (
+  pass: Pass,
+  memory: Memory,
+  action: Action,
+  intent: string,
+): Promise<readonly LedgerEvent[]> => {
+  const { clock, signal } = pass.hands;
+  switch (action.do) {
+    case "verify":
+      memory.probedAt = clock.monotonic();
+      return verify(pass);
+    case "preflight":
+      return preflight(pass);
+    case "observe":
+      memory.tried.add(nameOf(action));
+      return rotationOf(pass).stores.has(action.target)
+        ? observeStore(pass, action.target, action.intent)
+        : observeRollout(pass, action.target, action.intent);
+    case "write":
+      memory.tried.delete(`observe:${action.target}`);
+      return writeStore(pass, action.target, intent);
+    case "roll":
+      memory.tried.delete(`observe:${action.target}`);
+      return roll(pass, action.target, intent);
+    case "mirror":
+      return watchMirror(pass, action.target);
+    case "reread":
+      memory.tried.add("reread");
+      return news(pass, await rereadStores(pass));
+    case "probe":
+      memory.probedAt = clock.monotonic();
+      return probeBoth(pass);
+    case "pause":
+      await clock.sleep(action.ms, AbortSignal.any([signal, pass.signal]));
+      return [];
+    case "prove":
+      memory.tried.add("prove");
+      memory.probedAt = clock.monotonic();
+      return prove(pass, action.keys);
+    case "close":
+      return [];
+    case "finish":
+      return finish(pass);
+  }
+};
+
+/** A second look that shows what is on record already, since the last change and proof, is not written again. */
+const news = (pass: Pass, facts: readonly LedgerEvent[]): readonly LedgerEvent[] => {
+  const r = rotationOf(pass);
+  const since = Math.max(r.wroteAt, r.rolledAt, r.provedAt);
+  const known = facts.every((e) => {
+    if (e.type !== "observed" || e.target === undefined) return false;
+    const seenAt = r.stores.get(e.target)?.seenAt ?? 0;
+    return e.outcome === "ok" && e.fp === r.newFp && seenAt > since;
+  });
+  return known ? [] : facts;
+};
