@@ -219,7 +219,7 @@ const wrote = (
       w.state === "done" && w.type !== "none" ? { ...w, state: "pending" as const, tries: 0 } : w,
     ]),
   );
-  return { ...nextGeneration(next), rollouts, wroteAt: p.at };
+  return { ...nextGeneration(next), rollouts, wroteAt: p.at, wroteTs: p.ts };
 };
 
 const observe = (r: Rotation, e: LedgerEvent & { type: "observed" }, p: Position): Rotation => {

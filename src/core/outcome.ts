@@ -24,8 +24,8 @@ export const phaseOf = (s: AppState): Phase => {
     if (unproved(s).length > 0 && [...s.old.values()].some((k) => k.discarded)) return "waiting-revoke";
     return s.adopted ? "idle" : "new";
   }
-  if (r.wrongKey) return "wrong-key-revoked";
   if (isBlackout(s)) return "blackout";
+  if (r.wrongKey) return "wrong-key-revoked";
   if (r.newFp === null) return "waiting-key";
   if (failureOf(r) !== null) return "failed";
   if (!storesDone(r)) return "rotating";

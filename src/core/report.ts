@@ -1,7 +1,8 @@
 import { CODES } from "./errors.ts";
+import { rolloutsDone, storesDone } from "./next.ts";
 import { failureOf, type Phase } from "./outcome.ts";
 import { type Fp, showFp } from "./secret.ts";
-import { type AppState, unproved, wanted } from "./state.ts";
+import { type AppState, isOpen, unproved, wanted } from "./state.ts";
 
 export type NextStep = {
   readonly who: "you" | "tool";
@@ -40,18 +41,30 @@ export const workloadLines = (s: AppState): readonly WorkloadLine[] =>
 export const oldFingerprints = (s: AppState): readonly Fp[] =>
   s.old.size > 0 ? [...s.old.keys()] : (s.lastEnded?.old ?? []);
 
-/** 0 in `overlap`; in `replace` from the accepted new key to the last workload restarted; null where unknown. */
+/** 0 in `overlap`; in `replace` from the accepted new key to the last store written and the last workload restarted; null where unknown. */
 export const blackoutMs = (s: AppState): number | null => {
   const r = s.rotation;
   if (r === null || r.mode === null || r.mode === "first") return null;
   if (r.mode === "overlap") return 0;
-  const end = r.rolledTs ?? null;
-  return end === null || r.modeTs === null ? null : Math.max(0, Date.parse(end) - Date.parse(r.modeTs));
+  if (r.modeTs === null || !storesDone(r) || !rolloutsDone(r)) return null;
+  const ends = [r.wroteTs, r.rolledTs].flatMap((ts) => (ts === null ? [] : [Date.parse(ts)]));
+  return ends.length === 0 ? null : Math.max(0, Math.max(...ends) - Date.parse(r.modeTs));
+};
+
+/** Here it is the newer key that has to go, and the one in use must stay. */
+const nameDiscarded = (s: AppState, clock: (ts: string) => string): string => {
+  const names = unproved(s).map((fp) => {
+    const ts = s.verdicts.get(fp)?.ts;
+    return ts === undefined ? showFp(fp) : `${showFp(fp)}, made before ${clock(ts)}`;
+  });
+  const keep = s.staged?.fp ?? s.current;
+  return `the API Key that was discarded (${names.join("; ")}), not the one in use${keep === null ? "" : ` (${showFp(keep)})`}`;
 };
 
 /** How a person finds the right key in the Dashboard, where no fingerprint is shown. */
 const nameOldKey = (s: AppState, clock: (ts: string) => string): string => {
-  const r = s.rotation;
+  const r = isOpen(s) ? s.rotation : null;
+  if (r === null) return nameDiscarded(s, clock);
   const fps = unproved(s).map(showFp).join(", ");
   const made = r?.openedTs ?? s.staged?.ts ?? null;
   const by = made === null ? "the old API Key" : `the API Key that was issued before ${clock(made)}`;
@@ -116,6 +129,16 @@ export const nextSteps = (
         return [
           you("IMKIT rejects the new key. A fresh key may need some seconds", cmd(`rotate ${app}`)),
           you("Or stage the right one", cmd(`stage ${app} --replace`)),
+        ];
+      }
+      if (failure?.code === "IMKIT_UNCLEAR") {
+        return [
+          tool("Ask IMKIT again", cmd(`rotate ${app}`)),
+          you("See what is wrong", cmd(`doctor ${app}`)),
+          you(
+            "If the new key is gone from the Dashboard, issue another one and stage it",
+            cmd(`stage ${app} --replace`),
+          ),
         ];
       }
       return [

@@ -46,6 +46,8 @@ export type Rotation = {
   readonly rollouts: ReadonlyMap<string, RolloutProgress>;
   readonly intents: ReadonlyMap<string, Intent>;
   readonly wroteAt: number;
+  /** Instant of the last store written. */
+  readonly wroteTs: string | null;
   readonly rolledAt: number;
   readonly rolledTs: string | null;
   /** Which restart of the workloads is wanted: one more each time a store changes after they were restarted. */
@@ -59,7 +61,7 @@ export type Rotation = {
   readonly newRejected: boolean;
   readonly closing: boolean;
   readonly ended: "done" | "abandoned" | null;
-  /** Instants of the first acceptance in `replace` and of the last store written, for the blackout figure. */
+  /** Instant of the first acceptance, for the blackout figure. */
   readonly modeTs: string | null;
   readonly reason: string | null;
 };
@@ -96,6 +98,7 @@ export const openRotation = (e: LedgerEvent & { type: "opened" }, ts: string): R
   rollouts: byName(e.rollouts.map(freshRollout)),
   intents: new Map(),
   wroteAt: 0,
+  wroteTs: null,
   rolledAt: 0,
   rolledTs: null,
   generation: 0,

@@ -6,7 +6,7 @@ import type { Journal } from "./journal.ts";
 import type { Keys } from "./keys.ts";
 import { ensureGenesis, settle } from "./open.ts";
 import { asProviderError, patiently } from "./pass.ts";
-import { compareApps, examine } from "./probing.ts";
+import { compareApps, type Examined, examine, judgeBeside } from "./probing.ts";
 
 export type Found = {
   readonly fp: Fp;
@@ -53,24 +53,8 @@ export const adopt = async (
 ): Promise<void> => {
   await ensureGenesis(hands, journal);
   const s = journal.state();
-  const salt = s.salt ?? "";
-  const reads = await readAll(hands, salt);
-  const values = new Map<Fp, { key: Secret; stores: string[] }>();
-  for (const { name, fp, key } of reads) {
-    if (fp === null || key === null) continue;
-    keys.learn(fp, key);
-    const value = values.get(fp) ?? { key, stores: [] };
-    value.stores.push(name);
-    values.set(fp, value);
-  }
-  if (values.size > 1 && options.pending !== null) values.delete(options.pending);
-  const found: readonly Found[] = await Promise.all(
-    [...values].map(async ([fp, { key, stores }]) => {
-      const { verdict } = await examine(hands, key, hands.signal);
-      return { fp, key, stores, verdict };
-    }),
-  );
-  const adoption = options.choice === null ? judgeAdoption(found) : chosen(found, options.choice);
+  const { reads, found } = await lookAround(hands, keys, s.salt ?? "", options.pending);
+  const adoption = options.choice === null ? judgeAdoption(found) : chosen(hands, found, options.choice);
   if (typeof adoption === "string") throw refusal(hands, found, adoption);
   const alive = found.find((f) => f.verdict === "accepted");
   const identity = alive ? await compareApps(hands, s, alive.key, [], hands.signal) : null;
@@ -88,7 +72,69 @@ export const adopt = async (
   });
 };
 
-const chosen = (found: readonly Found[], choice: string): Adoption => {
+/** What would stand in the way of adopting by itself, or null. Writes nothing, and needs no ledger. */
+export const adoptionProblem = async (
+  hands: Hands,
+  journal: Journal,
+  keys: Keys,
+  pending: Fp | null,
+): Promise<RotatorError | null> => {
+  const { salt } = journal.state();
+  const { found } = await lookAround(hands, keys, salt ?? "00".repeat(32), pending);
+  const adoption = judgeAdoption(found);
+  if (typeof adoption !== "string") return null;
+  if (salt !== null) return refusal(hands, found, adoption);
+  // Without a ledger there is no salt, so no fingerprint that anybody could name.
+  return new RotatorError(adoption === "unclear" ? "ADOPTION_UNCLEAR" : "ADOPTION_REFUSED", {
+    why: `The stores hold ${found.length} different keys.`,
+    state: "Nothing was adopted and nothing was written.",
+    do: [`imkit-rotator adopt ${hands.app.name}`],
+  });
+};
+
+/** Every store's value, and IMKIT on each distinct one but the staged key. */
+const lookAround = async (hands: Hands, keys: Keys, salt: string, pending: Fp | null) => {
+  const reads = await readAll(hands, salt);
+  const values = new Map<Fp, { key: Secret; stores: string[] }>();
+  for (const { name, fp, key } of reads) {
+    if (fp === null || key === null) continue;
+    keys.learn(fp, key);
+    const value = values.get(fp) ?? { key, stores: [] };
+    value.stores.push(name);
+    values.set(fp, value);
+  }
+  if (values.size > 1 && pending !== null) values.delete(pending);
+  const asked = await Promise.all(
+    [...values].map(async ([fp, { key, stores }]) => ({
+      fp,
+      key,
+      stores,
+      ...(await examine(hands, key, hands.signal)),
+    })),
+  );
+  const found: readonly Found[] = await besidePending(hands, keys, asked, pending);
+  return { reads, found };
+};
+
+/** A vague no of IMKIT counts beside the staged key, if that one is accepted and a made-up one gets the same answer. */
+const besidePending = async (
+  hands: Hands,
+  keys: Keys,
+  asked: readonly (Found & Examined)[],
+  pending: Fp | null,
+): Promise<readonly Found[]> => {
+  const isVague = asked.some((f) => f.verdict === "unclear" && f.probe.verdict === "unclear");
+  const key = isVague && pending !== null ? await keys.get(pending) : null;
+  if (key === null) return asked;
+  const fresh = await examine(hands, key, hands.signal);
+  return asked.map((f) =>
+    f.probe.verdict === "unclear"
+      ? { ...f, verdict: judgeBeside(fresh.probe, fresh.control, f.probe).verdict }
+      : f,
+  );
+};
+
+const chosen = (hands: Hands, found: readonly Found[], choice: string): Adoption => {
   const current = findFp(
     choice,
     found.map((f) => f.fp),
@@ -96,7 +142,7 @@ const chosen = (found: readonly Found[], choice: string): Adoption => {
   if (current === null) {
     throw new RotatorError("USAGE", {
       what: "No store holds a key with that fingerprint.",
-      do: found.map((f) => `imkit-rotator adopt <app> --current ${showFp(f.fp)}`),
+      do: found.map((f) => `imkit-rotator adopt ${hands.app.name} --current ${showFp(f.fp)}`),
     });
   }
   const others = found.filter((f) => f.fp !== current);

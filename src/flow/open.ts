@@ -107,7 +107,8 @@ export const openRotation = (hands: Hands, journal: Journal, options: OpenOption
 
 type Planned = PlannedStore | PlannedRollout;
 
-const amendments = (hands: Hands, r: Rotation, options: OpenOptions): readonly LedgerEvent[] => {
+/** What has to be recorded so that the open rotation fits the config. @throws RotatorError PLAN_CHANGED, USAGE */
+export const amendments = (hands: Hands, r: Rotation, options: OpenOptions): readonly LedgerEvent[] => {
   const config = new Map<string, { half: "store" | "rollout"; plan: Planned }>([
     ...hands.app.stores.map(({ plan }) => [plan.name, { half: "store" as const, plan }] as const),
     ...hands.app.rollouts.map(({ plan }) => [plan.name, { half: "rollout" as const, plan }] as const),

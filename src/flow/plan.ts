@@ -1,11 +1,12 @@
-import { CODES, type Code, REFUSALS } from "../core/errors.ts";
+import { type Code, REFUSALS, RotatorError } from "../core/errors.ts";
 import type { Mode } from "../core/events.ts";
 import { type AppState, isOpen, unproved } from "../core/state.ts";
 import type { Check } from "../ports.ts";
+import { adoptionProblem } from "./adopt.ts";
 import type { Hands } from "./hands.ts";
 import { type Journal, openJournal } from "./journal.ts";
 import { openKeys } from "./keys.ts";
-import { pendingKey } from "./open.ts";
+import { amendments, pendingKey } from "./open.ts";
 import { asProviderError } from "./pass.ts";
 import { examine, modeOf, probeKey } from "./probing.ts";
 import { isOurs, witnessProblem } from "./push.ts";
@@ -22,12 +23,15 @@ export type PlanView = {
   readonly steps: readonly PlanStep[];
   readonly people: readonly string[];
   readonly exit: number;
-  readonly code: Code | null;
-  readonly why: string;
+  /** What the rotation would stop at. */
+  readonly problem: RotatorError | null;
 };
 
-/** What a rotation would do, with every preflight made for real. Appends nothing, writes nothing. */
-export const plan = async (hands: Hands): Promise<PlanView> => {
+/**
+ * What a rotation would do, with every preflight made for real. Appends nothing, writes nothing.
+ * @param drop targets that a person gives up (`--drop`)
+ */
+export const plan = async (hands: Hands, drop: readonly string[] = []): Promise<PlanView> => {
   const journal = await openJournal(hands);
   const s = journal.state();
   const stores = await Promise.all(hands.app.stores.map((t) => storeStep(hands, journal, t)));
@@ -51,7 +55,16 @@ export const plan = async (hands: Hands): Promise<PlanView> => {
   const verdict = await keyVerdict(hands, journal);
   const failed = [...stores, ...rollouts].filter((t) => t.required && t.code !== null);
   const worst = failed.find((t) => REFUSALS.has(t.code ?? "")) ?? failed[0];
-  const code: Code | null = worst ? codeOf(worst.code ?? "") : verdict.code;
+  const problem =
+    planProblem(hands, s, drop) ??
+    (worst
+      ? stop(
+          hands,
+          codeOf(worst.code ?? "", stores.includes(worst)),
+          `${worst.step.target}: ${worst.step.check}`,
+        )
+      : await adoptable(hands, journal)) ??
+    (verdict.code === null ? null : stop(hands, verdict.code, verdict.why));
   const manual = hands.app.rollouts.filter((t) => t.rollout.how === "manual").map((t) => t.plan.name);
   return {
     state: s,
@@ -62,11 +75,34 @@ export const plan = async (hands: Hands): Promise<PlanView> => {
       ...(manual.length > 0 ? [`restart what reads the stores (${manual.join(", ")})`] : []),
       ...(verdict.mode === "first" ? [] : ["revoke the old API Key in the Dashboard"]),
     ],
-    exit: code === null ? 0 : CODES[code].exit,
-    code,
-    why: worst ? `${worst.step.target}: ${worst.step.check}` : verdict.why,
+    exit: problem?.exit ?? 0,
+    problem,
   };
 };
+
+const stop = (hands: Hands, code: Code, why: string): RotatorError =>
+  new RotatorError(code, {
+    why,
+    state: "Nothing was written.",
+    do: [`imkit-rotator doctor ${hands.app.name}`],
+  });
+
+/** The open rotation needs a target that the config no longer has. */
+const planProblem = (hands: Hands, s: AppState, drop: readonly string[]): RotatorError | null => {
+  try {
+    if (isOpen(s) && s.rotation !== null) amendments(hands, s.rotation, { drop, reason: null, ticket: null });
+    return null;
+  } catch (error) {
+    if (error instanceof RotatorError) return error;
+    throw error;
+  }
+};
+
+/** The stores hold keys that a person must choose from. */
+const adoptable = (hands: Hands, journal: Journal): Promise<RotatorError | null> | null =>
+  journal.state().adopted
+    ? null
+    : adoptionProblem(hands, journal, openKeys(hands, journal), pendingKey(journal));
 
 const BROKEN: Check = {
   id: "preflight",
@@ -75,10 +111,11 @@ const BROKEN: Check = {
   code: "UNAVAILABLE",
 };
 
-const codeOf = (code: string): Code => {
+const codeOf = (code: string, isStore: boolean): Code => {
   if (code === "LEDGER_FOREIGN" || code === "LEDGER_BEHIND") return code;
   if (code === "CONFLICT") return "STORE_CONFLICT";
-  return REFUSALS.has(code) ? "STORE_REFUSED" : "STORE_FAILED";
+  if (REFUSALS.has(code)) return "STORE_REFUSED";
+  return isStore ? "STORE_FAILED" : "ROLLOUT_FAILED";
 };
 
 const storeStep = async (

@@ -33,10 +33,23 @@ export type Examined = {
   readonly why: string;
 };
 
-/** What such an examination, with an old key asked in the same minute, says of the old key: it is one triad. */
-export const judgeBeside = ({ probe, control, verdict }: Examined, old: Probe): Probe => {
-  if (verdict !== "accepted" || old.verdict !== "unclear") return old;
-  return { ...old, verdict: judgeTriad({ new: probe, old, control }) };
+/** A vague no counts beside an accepted key, both asked in the same minute, if a made-up key got the same answer: that is a triad. */
+export const judgeBeside = (accepted: Probe | undefined, control: Probe | null, probe: Probe): Probe => {
+  if (accepted?.verdict !== "accepted" || probe.verdict !== "unclear") return probe;
+  return { ...probe, verdict: judgeTriad({ new: accepted, old: probe, control }) };
+};
+
+/** The same among keys that were asked together; the made-up key is asked only where it can tell something. */
+export const clarify = async <T extends { readonly key: Secret; readonly probe: Probe }>(
+  hands: Hands,
+  asked: readonly T[],
+  signal: AbortSignal,
+): Promise<readonly T[]> => {
+  const accepted = asked.find((a) => a.probe.verdict === "accepted");
+  const isVague = asked.some((a) => a.probe.verdict === "unclear" && controlRejects(a.probe));
+  if (!isVague || accepted === undefined || !hands.app.revoke.control) return asked;
+  const control = await probeKey(hands, accepted.key.lookalike(hands.entropy), signal);
+  return asked.map((a) => ({ ...a, probe: judgeBeside(accepted.probe, control, a.probe) }));
 };
 
 /** A new key beside a made-up one. */

@@ -66,6 +66,7 @@ export const writeStore = async (pass: Pass, target: string, intent: string): Pr
       }
       if (!(await mayOverwrite(pass, target, seen)))
         return [{ ...base, outcome: "failed", code: "CONFLICT" }];
+      await keepOld(pass, seen);
       const written = await writeOnce(pass, store, key, seen, intent);
       if (written === "cancelled") return [cancelled];
       if (written !== "moved") return [await readBack(pass, store, key, base)];
@@ -182,11 +183,19 @@ export type Finding = {
   readonly target: string;
   readonly code: string | null;
   readonly checks: readonly Check[];
+  /** What a store holds, where it may be written. */
+  readonly fp?: Fp | null;
+};
+
+/** An old key must be at hand until it is proved dead: no store loses it before escrow has it. */
+const keepOld = async (pass: Pass, { fp, stored }: Seen): Promise<void> => {
+  const s = pass.journal.state();
+  if (stored !== null && fp !== null && (s.old.has(fp) || fp === s.current))
+    await pass.keys.keep(fp, stored.secret);
 };
 
 /** Whether one store may be written: its own preflight, its value, its witness. Keeps an old key that is found there. */
 export const preflightStore = async (pass: Pass, target: string): Promise<Finding> => {
-  const s = pass.journal.state();
   try {
     const store = storeOf(pass, target);
     const checks = await store.preflight(pass.signal);
@@ -195,10 +204,13 @@ export const preflightStore = async (pass: Pass, target: string): Promise<Findin
     const seen = await look(pass, store);
     const code = witnessProblem(pass, seen.stored);
     if (code !== null) return { target, code, checks };
-    if (seen.stored !== null && seen.fp !== null && (s.old.has(seen.fp) || seen.fp === s.current)) {
-      await pass.keys.keep(seen.fp, seen.stored.secret);
-    }
-    return { target, code: (await mayOverwrite(pass, target, seen)) ? null : "CONFLICT", checks };
+    await keepOld(pass, seen);
+    return {
+      target,
+      code: (await mayOverwrite(pass, target, seen)) ? null : "CONFLICT",
+      checks,
+      fp: seen.fp,
+    };
   } catch (thrown) {
     return { target, code: asAnswer(thrown).code, checks: [] };
   }

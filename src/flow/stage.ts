@@ -92,7 +92,7 @@ const look = async (hands: Hands, journal: Journal, key: Secret): Promise<Look> 
       }),
     ).then((all) => all.flat()),
   ]);
-  const beside = probes.map((p) => ({ ...p, probe: judgeBeside(examined, p.probe) }));
+  const beside = probes.map((p) => ({ ...p, probe: judgeBeside(examined.probe, examined.control, p.probe) }));
   if (examined.verdict !== "accepted") {
     return { examined, mode: null, sameApp: "unproved", appFingerprint: null };
   }

@@ -75,7 +75,7 @@ const judge = (s: AppState, reads: readonly Read[]): readonly StoreView[] => {
     const fp = fps[i] ?? null;
     const base = { name: r.plan.name, type: r.plan.type, where: r.where, code: r.code };
     if (r.code !== null) return { ...base, fp: null, state: "error" };
-    if (fp === null) return { ...base, fp, state: should === null ? "absent" : "absent" };
+    if (fp === null) return { ...base, fp, state: "absent" };
     if (!s.adopted) return { ...base, fp: null, state: present.size === 1 ? "in-sync" : "drift" };
     return { ...base, fp, state: fp === should ? "in-sync" : "drift" };
   });

@@ -2,7 +2,16 @@ import type { LedgerEvent } from "../core/events.ts";
 import type { Fp, Secret } from "../core/secret.ts";
 import { unproved } from "../core/state.ts";
 import { type Pass, rotationOf } from "./pass.ts";
-import { compareApps, examine, judgeBeside, modeOf, probeKey, runTriads, verdictNews } from "./probing.ts";
+import {
+  clarify,
+  compareApps,
+  examine,
+  judgeBeside,
+  modeOf,
+  probeKey,
+  runTriads,
+  verdictNews,
+} from "./probing.ts";
 import { preflightRollout } from "./roll.ts";
 import { preflightStore } from "./push.ts";
 
@@ -42,14 +51,15 @@ export const verify = async (pass: Pass): Promise<Facts> => {
     examine(hands, key, signal),
     heldKeys(pass, old).then((keys) => probeAll(pass, keys)),
   ]);
-  const probes = asked.map((a) => ({ ...a, probe: judgeBeside(examined, a.probe) }));
+  const { control } = examined;
+  const probes = asked.map((a) => ({ ...a, probe: judgeBeside(examined.probe, control, a.probe) }));
+  const works = asked.find((a) => a.probe.verdict === "accepted")?.probe;
+  const verdict =
+    examined.verdict === "unclear" ? judgeBeside(works, control, examined.probe).verdict : examined.verdict;
   const news = verdictNews(journal.state(), r.id, run, probes);
-  if (examined.verdict !== "accepted") {
+  if (verdict !== "accepted" || examined.verdict !== "accepted") {
     if (examined.why !== "") hands.tell({ kind: "note", text: `IMKIT on the new key: ${examined.why}` });
-    return [
-      ...news,
-      no(examined.verdict === "rejected" ? "KEY_REJECTED" : "IMKIT_UNCLEAR", examined.verdict),
-    ];
+    return [...news, verdict === "rejected" ? no("KEY_REJECTED", verdict) : no("IMKIT_UNCLEAR", "unclear")];
   }
   const alive = probes.filter((p) => p.probe.verdict === "accepted").map((p) => p.key);
   const compared = await compareApps(hands, journal.state(), key, alive, signal);
@@ -66,6 +76,7 @@ export const verify = async (pass: Pass): Promise<Facts> => {
 /** Every target at once. Before the first write one `fail` stops all. Old keys found in stores are put into escrow here. */
 export const preflight = async (pass: Pass): Promise<Facts> => {
   const r = rotationOf(pass);
+  const asOf = pass.journal.head()?.seq ?? 0;
   const live = <T extends { readonly state: string }>(t: T) => t.state !== "dropped";
   const findings = await Promise.all([
     ...[...r.stores.values()].filter(live).map((s) => preflightStore(pass, s.name)),
@@ -78,15 +89,18 @@ export const preflight = async (pass: Pass): Promise<Facts> => {
       }
     }
   }
-  return findings.map(({ target, code }) => ({
-    type: "observed",
-    what: "preflight",
-    rotation: r.id,
-    run: pass.run,
-    target,
-    outcome: code === null ? "ok" : "failed",
-    ...(code === null ? {} : { code }),
-  }));
+  const base = { type: "observed", rotation: r.id, run: pass.run } as const;
+  const answers = findings.map(({ target, code }): LedgerEvent => {
+    const outcome = code === null ? "ok" : "failed";
+    return { ...base, what: "preflight", target, outcome, ...(code === null ? {} : { code }) };
+  });
+  const drifted = findings.flatMap(({ target, fp }): LedgerEvent[] => {
+    const isWritten = ["written", "unchanged"].includes(r.stores.get(target)?.state ?? "");
+    return isWritten && fp !== undefined && fp !== r.newFp
+      ? [{ ...base, what: "target", target, outcome: "ok", fp, asOf }]
+      : [];
+  });
+  return [...answers, ...drifted];
 };
 
 /** One look at both sides. The new key rejected while an old one works means that a person revoked the wrong one. */
@@ -97,14 +111,14 @@ export const probeBoth = async (pass: Pass): Promise<Facts> => {
   const old = [...s.old].filter(([, k]) => !k.waived).map(([fp]) => fp);
   const newFp = r.newFp ?? "";
   const keys = await heldKeys(pass, [newFp, ...old]);
-  const first = await probeAll(pass, keys);
+  const first = await clarify(hands, await probeAll(pass, keys), pass.signal);
   const isDead = (probes: typeof first): boolean =>
     probes.some((p) => p.fp === newFp && p.probe.verdict === "rejected");
   const isWrong = (probes: typeof first): boolean =>
     isDead(probes) && probes.some((p) => p.fp !== newFp && p.probe.verdict === "accepted");
   if (r.wrongKey || !isDead(first)) return verdictNews(s, r.id, run, first);
   await hands.clock.sleep(SECOND_LOOK_MS, pass.signal);
-  const second = await probeAll(pass, keys);
+  const second = await clarify(hands, await probeAll(pass, keys), pass.signal);
   const news = verdictNews(s, r.id, run, second);
   if (!isWrong(second) || pass.signal.aborted) return news;
   const works = second.filter((p) => p.fp !== newFp && p.probe.verdict === "accepted").map((p) => p.fp);
