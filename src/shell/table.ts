@@ -136,7 +136,7 @@ export const addCommands = (program: Command, run: (job: Job) => void): void => 
       examples(
         "confirm-revoked chat-prod",
         "confirm-revoked chat-prod --wait=1h",
-        'confirm-revoked chat-prod --waive --reason "lost with its host"',
+        'confirm-revoked chat-prod --waive --reason "lost it"',
       ),
     )
     .action((app, flags) =>

@@ -3,21 +3,12 @@ import { userInfo } from "node:os";
 import { join } from "node:path";
 import { loadRolloutProvider, loadStoreProvider, rolloutKinds, storeKinds } from "../../providers/index.ts";
 import type { Tools } from "../../providers/kit.ts";
-import { ProviderError, RotatorError } from "../core/errors.ts";
+import { RotatorError } from "../core/errors.ts";
 import { EMPTY, type AppState } from "../core/state.ts";
 import type { App, Hands } from "../flow/hands.ts";
 import { openJournal } from "../flow/journal.ts";
 import { systemClock } from "../io/clock.ts";
-import {
-  type AppConfig,
-  type Config,
-  configHome,
-  findConfig,
-  loadConfig,
-  type RolloutConfig,
-  type StoreConfig,
-  valueOf,
-} from "../io/config.ts";
+import { type AppConfig, type Config, configHome, findConfig, loadConfig, valueOf } from "../io/config.ts";
 import { defaultIdentity, fileEscrow } from "../io/escrow/file.ts";
 import { thisHost } from "../io/host.ts";
 import { imkitPlatform } from "../io/imkit.ts";
@@ -25,6 +16,7 @@ import { fileLedger } from "../io/ledger/file.ts";
 import { nearest } from "../io/suggest.ts";
 import type { Globals, Io } from "./io.ts";
 import { teller } from "./print.ts";
+import { openTargets } from "./targets.ts";
 
 /** One app of the config with everything that its use cases need. */
 export type Wired = {
@@ -35,6 +27,10 @@ export type Wired = {
   /** An instant as the operator's clock shows it: `14:02`, with the date when it was not today. */
   readonly clock: (ts: string) => string;
   readonly now: () => number;
+  /** What was remarked about one target so far, the last word first. */
+  readonly notes: (target: string) => readonly string[];
+  /** Until when IMKIT asked to be left alone (429), epoch ms; null = it did not, or that is over. */
+  readonly pauseUntil: () => number | null;
   /** State for a refusal's result line, read anew; empty when the ledger cannot be read. */
   readonly lastState: () => Promise<{
     readonly state: AppState;
@@ -100,20 +96,34 @@ export const wire = async (io: Io, config: Config, app: AppConfig, ndjson = fals
     backup: (name, bytes) => escrow.encryptBackup(name, bytes),
   };
   const opened = await openTargets(app, tools);
-  const hands = lazily(
-    async (): Promise<Hands> => ({
+  const notes: string[] = [];
+  const tell = teller(io, app.name, ndjson);
+  let pause = 0;
+  const hands = lazily(async (): Promise<Hands> => {
+    const platform = imkitPlatform({ baseUrl: app.baseUrl, clock: systemClock });
+    return {
       app: opened,
       ledger: fileLedger(ledgerDir(config, app.name)),
       escrow,
-      platform: imkitPlatform({ baseUrl: app.baseUrl, clock: systemClock }),
+      platform: {
+        ...platform,
+        probe: async (...args) => {
+          const probe = await platform.probe(...args);
+          if (probe.retryAfterMs !== null) pause = Math.max(pause, systemClock.now() + probe.retryAfterMs);
+          return probe;
+        },
+      },
       clock: systemClock,
       host: await thisHost(),
       entropy: (n) => randomBytes(n),
       actor: { kind: "person", id: actorId(io) },
       signal: io.signal,
-      tell: teller(io, app.name, ndjson),
-    }),
-  );
+      tell: (told) => {
+        if (told.kind === "note") notes.unshift(told.text);
+        tell(told);
+      },
+    };
+  });
   return {
     name: app.name,
     config: app,
@@ -121,6 +131,9 @@ export const wire = async (io: Io, config: Config, app: AppConfig, ndjson = fals
     hands,
     clock: clockIn(app.timezone),
     now: () => systemClock.now(),
+    notes: (target) =>
+      notes.filter((n) => n.startsWith(`${target}: `)).map((n) => n.slice(target.length + 2)),
+    pauseUntil: () => (pause > systemClock.now() ? pause : null),
     lastState: async () => {
       try {
         const journal = await openJournal(await hands());
@@ -144,68 +157,6 @@ const identityOf = (io: Io, config: Config) => {
   const { escrowIdentity } = config;
   if (escrowIdentity !== null) return () => valueOf(escrowIdentity, { dir: config.dir, env: io.env });
   return defaultIdentity({ configHome: configHome(io.env), stateDir: config.stateDir });
-};
-
-const openTargets = async (app: AppConfig, tools: Tools): Promise<App> => {
-  const stores = await Promise.all(
-    app.stores.map(async (target) => {
-      const store = await opening(target, async () =>
-        (await loadStoreProvider(target.type, tools.configDir)).open(target.settings, tools),
-      );
-      const { name, type, required, write } = target;
-      return { store, plan: { name, type, where: store.where, required, write } };
-    }),
-  );
-  const places = new Map<string, string>();
-  for (const { plan } of stores) {
-    const other = places.get(plan.where);
-    if (other !== undefined) {
-      const at = app.stores.find((s) => s.name === plan.name)?.position ?? "";
-      throw new RotatorError("CONFIG_INVALID", { why: `${at}: ${plan.name} is the same place as ${other}` });
-    }
-    places.set(plan.where, plan.name);
-  }
-  const written: readonly RolloutConfig[] =
-    app.rollouts.length > 0
-      ? app.rollouts
-      : [
-          {
-            name: "manual",
-            type: "manual",
-            required: true,
-            settings: {},
-            position: app.position,
-            canary: false,
-            after: [],
-          },
-        ];
-  const rollouts = await Promise.all(
-    written.map(async (target) => {
-      const rollout = await opening(target, async () =>
-        (await loadRolloutProvider(target.type, tools.configDir)).open(target.settings, tools),
-      );
-      const { name, type, required, canary, after } = target;
-      return { rollout, plan: { name, type, where: rollout.where, required, canary, after } };
-    }),
-  );
-  return {
-    name: app.name,
-    stores,
-    rollouts,
-    soakMs: app.soakMs,
-    revoke: { probes: app.revoke.probes, everyMs: app.revoke.everyMs, control: app.revoke.control },
-    rotateEveryMs: app.rotateEveryMs,
-  };
-};
-
-const opening = async <T>(target: StoreConfig | RolloutConfig, open: () => Promise<T>): Promise<T> => {
-  try {
-    return await open();
-  } catch (error) {
-    if (error instanceof RotatorError) throw error;
-    const why = error instanceof ProviderError ? error.hint || error.code : "it could not be opened";
-    throw new RotatorError("CONFIG_INVALID", { why: `${target.position}: ${target.name}: ${why}` });
-  }
 };
 
 /** The login name; a number where the user has none (containers). Other text is percent-encoded by the ledger. */

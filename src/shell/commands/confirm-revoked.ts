@@ -1,10 +1,11 @@
 import { RotatorError } from "../../core/errors.ts";
 import { failureOf, phaseOf } from "../../core/outcome.ts";
-import { exitOf, nextSteps, whereKeysAre } from "../../core/report.ts";
+import { exitOf, whereKeysAre } from "../../core/report.ts";
 import { showFp } from "../../core/secret.ts";
 import { type Confirmed, confirmRevoked } from "../../flow/confirm.ts";
 import type { Io } from "../io.ts";
 import { headText, nextJson, paint, printNext, printWords } from "../print.ts";
+import { linesOf, pauseSteps, stepsOf } from "../steps.ts";
 import type { Wired } from "../wire.ts";
 import { waitOf } from "./rotate.ts";
 import { readKey } from "../key.ts";
@@ -54,7 +55,7 @@ const refuseWaiver = async (io: Io, wired: Wired, error: RotatorError): Promise<
 };
 
 const nextOf = (wired: Wired, c: Confirmed, exit: number) =>
-  exit === 0 ? [] : nextSteps(wired.name, c.state, phaseOf(c.state), wired.clock);
+  exit === 0 ? [] : stepsOf(wired, c.state, phaseOf(c.state));
 
 const answer = (io: Io, wired: Wired, c: Confirmed, exit: number): string =>
   JSON.stringify({
@@ -107,7 +108,7 @@ const failure = (wired: Wired, c: Confirmed): RotatorError => {
   const phase = phaseOf(c.state);
   const found = c.state.rotation === null ? null : failureOf(c.state.rotation);
   const state = whereKeysAre(c.state);
-  const steps = nextSteps(wired.name, c.state, phase, wired.clock).map((n) => n.command ?? n.text);
+  const steps = linesOf(stepsOf(wired, c.state, phase));
   if (phase === "wrong-key-revoked") return new RotatorError("WRONG_KEY_REVOKED", { state, do: steps });
   if (phase === "failed" && found !== null) {
     const why = [found.target, found.detail].filter(Boolean).join(": ");
@@ -116,6 +117,10 @@ const failure = (wired: Wired, c: Confirmed): RotatorError => {
   return new RotatorError("IMKIT_UNCLEAR", {
     why: c.why === "" ? "An old key could not be asked about." : `No clear answer about ${c.why}.`,
     state,
-    do: [`imkit-rotator confirm-revoked ${wired.name}`, `imkit-rotator doctor ${wired.name}`],
+    do: [
+      ...linesOf(pauseSteps(wired)),
+      `imkit-rotator confirm-revoked ${wired.name}`,
+      `imkit-rotator doctor ${wired.name}`,
+    ],
   });
 };

@@ -1,4 +1,3 @@
-import { RotatorError } from "../../core/errors.ts";
 import { formatDuration } from "../../core/policy.ts";
 import { plan } from "../../flow/plan.ts";
 import { asRotatorError } from "../fault.ts";
@@ -7,17 +6,17 @@ import type { Wired } from "../wire.ts";
 import { type Outcome, statusOf } from "./rotate-result.ts";
 
 /** `rotate --dry-run`: one plan line, and nothing else is written anywhere. Never rejects. */
-export const dryRun = async (io: Io, wired: Wired): Promise<Outcome> => {
+export const dryRun = async (io: Io, wired: Wired, drop: readonly string[] = []): Promise<Outcome> => {
   try {
-    return await show(io, wired);
+    return await show(io, wired, drop);
   } catch (thrown) {
     const error = asRotatorError(thrown);
     return { exit: error.exit, status: statusOf(error.exit), error };
   }
 };
 
-const show = async (io: Io, wired: Wired): Promise<Outcome> => {
-  const seen = await plan(await wired.hands());
+const show = async (io: Io, wired: Wired, drop: readonly string[]): Promise<Outcome> => {
+  const seen = await plan(await wired.hands(), drop);
   if (io.json) {
     const { mode, steps, people, exit: exitCode } = seen;
     io.out(
@@ -30,11 +29,6 @@ const show = async (io: Io, wired: Wired): Promise<Outcome> => {
     for (const person of seen.people) io.out(`  you      ${person}`);
     if (wired.app.soakMs > 0) io.out(`  soak     ${formatDuration(wired.app.soakMs)}`);
   }
-  if (seen.exit === 0) return { exit: 0, status: "nothing", error: null };
-  const error = new RotatorError(seen.code ?? "STORE_FAILED", {
-    why: seen.why,
-    state: "Nothing was written; this was a dry run.",
-    do: [`imkit-rotator doctor ${wired.name}`],
-  });
-  return { exit: seen.exit, status: statusOf(seen.exit), error };
+  const { exit, problem } = seen;
+  return { exit, status: problem === null ? "nothing" : statusOf(exit), error: problem };
 };

@@ -1,11 +1,10 @@
-import { CODES, RotatorError } from "../../core/errors.ts";
+import { CODES, type Code, RotatorError } from "../../core/errors.ts";
 import { failureOf } from "../../core/outcome.ts";
 import { dueAt } from "../../core/policy.ts";
 import {
   blackoutMs,
   exitOf,
   type NextStep,
-  nextSteps,
   oldFingerprints,
   storeLines,
   whereKeysAre,
@@ -16,6 +15,7 @@ import type { AppState } from "../../core/state.ts";
 import type { Rotated } from "../../flow/rotate.ts";
 import { exitOfSignal, type Io, isCommand } from "../io.ts";
 import { headText, nextJson, printNext, printWords } from "../print.ts";
+import { linesOf, stepsOf } from "../steps.ts";
 import type { Wired } from "../wire.ts";
 
 export type RotateStatus = "done" | "waiting" | "failed" | "refused" | "locked" | "nothing";
@@ -68,9 +68,9 @@ const endOf = (wired: Wired, { state, phase, worked }: Rotated, tick: boolean): 
   if (ended === "done") return { status: "done", exit: 0, next: [] };
   if (phase === "idle" || phase === "new") {
     if (!isDue(wired, state)) return { status: "nothing", exit: 0, next: [] };
-    return { status: "waiting", exit: tick ? 0 : 3, next: nextSteps(wired.name, state, "waiting-key") };
+    return { status: "waiting", exit: tick ? 0 : 3, next: stepsOf(wired, state, "waiting-key") };
   }
-  const next = nextSteps(wired.name, state, phase, wired.clock);
+  const next = stepsOf(wired, state, phase);
   const exit = exitOf(state, phase);
   return { status: statusOf(exit), exit: exit === 3 && tick ? 0 : exit, next };
 };
@@ -79,14 +79,24 @@ const failureWords = (wired: Wired, { state, phase }: Rotated): RotatorError => 
   const failure = state.rotation === null ? null : failureOf(state.rotation);
   const code = phase === "wrong-key-revoked" ? "WRONG_KEY_REVOKED" : (failure?.code ?? "INTERNAL");
   const target = failure?.target ?? null;
-  const where = wired.app.stores.find((s) => s.plan.name === target)?.plan.where;
+  const where = wired.app.stores.find((t) => t.plan.name === target)?.plan.where;
+  const [remark = "", fix] = (target === null ? "" : (wired.notes(target)[0] ?? "")).split("  Fix: ");
   return new RotatorError(code, {
-    what: target === null ? CODES[code].what : `${CODES[code].what.replace(/\.$/, "")}: ${target}.`,
-    why: failure?.detail ? `${failure.detail}${where === undefined ? "" : ` at ${where}`}` : "",
+    what: target === null ? CODES[code].what : `${whatOf(code).replace(/\.$/, "")}: ${target}.`,
+    why: [
+      ...(failure?.detail ? [`${failure.detail}${where === undefined ? "" : ` at ${where}`}`] : []),
+      ...(remark === "" ? [] : [remark]),
+    ].join("\n"),
     state: whereKeysAre(state),
-    do: nextSteps(wired.name, state, phase, wired.clock).map((n) => n.command ?? n.text),
+    do: [...(fix === undefined ? [] : [fix]), ...linesOf(stepsOf(wired, state, phase))],
   });
 };
+
+/** A conflict may also be an entry that stands there twice, or a file that changed meanwhile; the remark says which. */
+const whatOf = (code: Code): string =>
+  code === "STORE_CONFLICT"
+    ? "A store does not hold what was expected, so nothing was overwritten."
+    : CODES[code].what;
 
 /** The last line of `rotate --json`, before the error of a failed one. */
 const resultLine = (

@@ -49,7 +49,9 @@ export const checkFlags = (flags: RotateFlags): void => {
 /** @returns the exit status of DESIGN section 9. */
 export const rotateCommand = async (io: Io, wired: Wired, flags: RotateFlags): Promise<number> => {
   checkFlags(flags);
-  const { exit, error } = flags.dryRun ? await dryRun(io, wired) : await rotateOne(io, wired, flags);
+  const { exit, error } = flags.dryRun
+    ? await dryRun(io, wired, flags.drop)
+    : await rotateOne(io, wired, flags);
   if (error !== null) throw error;
   return exit;
 };

@@ -1,11 +1,12 @@
 import { RotatorError } from "../../core/errors.ts";
 import { phaseOf } from "../../core/outcome.ts";
-import { type NextStep, nextSteps } from "../../core/report.ts";
+import type { NextStep } from "../../core/report.ts";
 import { showFp } from "../../core/secret.ts";
 import { discard, type StageResult, stage } from "../../flow/stage.ts";
 import { askYes, type Io } from "../io.ts";
 import { readKey } from "../key.ts";
 import { nextJson, paint, printNext } from "../print.ts";
+import { linesOf, pauseSteps, sentence, stepsOf } from "../steps.ts";
 import type { Wired } from "../wire.ts";
 import { rotateCommand } from "./rotate.ts";
 
@@ -70,7 +71,7 @@ const tell = async (io: Io, wired: Wired, result: StageResult): Promise<number> 
 };
 
 const nextOf = (wired: Wired, { state }: StageResult): readonly NextStep[] =>
-  nextSteps(wired.name, state, phaseOf(state), wired.clock);
+  stepsOf(wired, state, phaseOf(state));
 
 const otherApp = (wired: Wired, result: StageResult): readonly NextStep[] => [
   {
@@ -107,11 +108,10 @@ const failureOf = (wired: Wired, result: StageResult): RotatorError | null => {
       undo,
     });
   }
-  const why = result.why;
   return new RotatorError("IMKIT_UNCLEAR", {
-    why: why === "" ? "" : `${why.charAt(0).toUpperCase()}${why.slice(1)}.`,
+    why: sentence(result.why),
     state,
-    do: [rotateAgain, `imkit-rotator doctor ${wired.name}`],
+    do: [...linesOf(pauseSteps(wired)), rotateAgain, `imkit-rotator doctor ${wired.name}`],
     undo,
   });
 };
@@ -119,7 +119,7 @@ const failureOf = (wired: Wired, result: StageResult): RotatorError | null => {
 const discardCommand = async (io: Io, wired: Wired, forget: boolean): Promise<number> => {
   const { fp, state } = await discard(await wired.hands(), forget);
   const phase = phaseOf(state);
-  const next = fp === null ? [] : nextSteps(wired.name, state, phase, wired.clock);
+  const next = fp === null ? [] : stepsOf(wired, state, phase);
   if (io.json) {
     io.out(
       JSON.stringify({

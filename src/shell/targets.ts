@@ -1,0 +1,68 @@
+import { loadRolloutProvider, loadStoreProvider } from "../../providers/index.ts";
+import type { Tools } from "../../providers/kit.ts";
+import { ProviderError, RotatorError } from "../core/errors.ts";
+import type { App } from "../flow/hands.ts";
+import type { AppConfig, RolloutConfig, StoreConfig } from "../io/config.ts";
+
+/** Opens every store and rollout of an app. @throws RotatorError CONFIG_INVALID */
+export const openTargets = async (app: AppConfig, tools: Tools): Promise<App> => {
+  const stores = await Promise.all(
+    app.stores.map(async (target) => {
+      const store = await opening(target, async () =>
+        (await loadStoreProvider(target.type, tools.configDir)).open(target.settings, tools),
+      );
+      const { name, type, required, write } = target;
+      return { store, plan: { name, type, where: store.where, required, write } };
+    }),
+  );
+  const places = new Map<string, string>();
+  for (const { plan } of stores) {
+    const other = places.get(plan.where);
+    if (other !== undefined) {
+      const at = app.stores.find((s) => s.name === plan.name)?.position ?? "";
+      throw new RotatorError("CONFIG_INVALID", { why: `${at}: ${plan.name} is the same place as ${other}` });
+    }
+    places.set(plan.where, plan.name);
+  }
+  const written: readonly RolloutConfig[] =
+    app.rollouts.length > 0
+      ? app.rollouts
+      : [
+          {
+            name: "manual",
+            type: "manual",
+            required: true,
+            settings: {},
+            position: app.position,
+            canary: false,
+            after: [],
+          },
+        ];
+  const rollouts = await Promise.all(
+    written.map(async (target) => {
+      const rollout = await opening(target, async () =>
+        (await loadRolloutProvider(target.type, tools.configDir)).open(target.settings, tools),
+      );
+      const { name, type, required, canary, after } = target;
+      return { rollout, plan: { name, type, where: rollout.where, required, canary, after } };
+    }),
+  );
+  return {
+    name: app.name,
+    stores,
+    rollouts,
+    soakMs: app.soakMs,
+    revoke: { probes: app.revoke.probes, everyMs: app.revoke.everyMs, control: app.revoke.control },
+    rotateEveryMs: app.rotateEveryMs,
+  };
+};
+
+const opening = async <T>(target: StoreConfig | RolloutConfig, open: () => Promise<T>): Promise<T> => {
+  try {
+    return await open();
+  } catch (error) {
+    if (error instanceof RotatorError) throw error;
+    const why = error instanceof ProviderError ? error.hint || error.code : "it could not be opened";
+    throw new RotatorError("CONFIG_INVALID", { why: `${target.position}: ${target.name}: ${why}` });
+  }
+};
