@@ -1,4 +1,4 @@
-import type { z } from "zod";
+import type { core } from "zod/mini";
 import { ProviderError } from "../src/core/errors.ts";
 import type { RolloutProvider, StoreProvider } from "./kit.ts";
 
@@ -45,15 +45,15 @@ export const loadRolloutProvider = async (type: string, configDir: string): Prom
 
 /** The built-in kinds' own config keys, for the JSON Schema of the whole config. Loads every provider. */
 export const builtinSchemas = async (): Promise<{
-  readonly stores: Readonly<Record<string, z.ZodType>>;
-  readonly rollouts: Readonly<Record<string, z.ZodType>>;
+  readonly stores: Readonly<Record<string, core.$ZodType>>;
+  readonly rollouts: Readonly<Record<string, core.$ZodType>>;
 }> => ({ stores: await schemasOf(STORES), rollouts: await schemasOf(ROLLOUTS) });
 
 const schemasOf = async (
   list: Readonly<Record<string, Loader<unknown>>>,
-): Promise<Record<string, z.ZodType>> => {
+): Promise<Record<string, core.$ZodType>> => {
   const loaded = Object.entries(list).map(async ([kind, load]) => {
-    const provider = (await load()).default as { readonly schema: z.ZodType };
+    const provider = (await load()).default as { readonly schema: core.$ZodType };
     return [kind, provider.schema] as const;
   });
   return Object.fromEntries(await Promise.all(loaded));

@@ -1,6 +1,6 @@
 import { homedir } from "node:os";
 import { isAbsolute, join, resolve } from "node:path";
-import type { z } from "zod";
+import type { core } from "zod/mini";
 import { type Applied, ProviderError } from "../src/core/errors.ts";
 import type { Rollout, Store } from "../src/ports.ts";
 
@@ -19,15 +19,15 @@ export type ValueFrom = {
   readonly valueFrom: { readonly env?: string; readonly file?: string; readonly credential?: string };
 };
 
-/** A kind of store. `schema` checks the target's own config keys (all but name, type, required, write). */
+/** A kind of store. `schema` checks the target's own config keys (all but name, type, required, write); `zod/mini`, for it is loaded at every start. */
 export interface StoreProvider<C> {
   readonly kind: string;
-  readonly schema: z.ZodType<C>;
+  readonly schema: core.$ZodType<C>;
   open(config: C, tools: Tools): Store;
 }
 export interface RolloutProvider<C> {
   readonly kind: string;
-  readonly schema: z.ZodType<C>;
+  readonly schema: core.$ZodType<C>;
   open(config: C, tools: Tools): Rollout;
 }
 

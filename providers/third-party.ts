@@ -2,7 +2,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { createRequire, findPackageJSON } from "node:module";
 import { dirname, isAbsolute, join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
-import { z } from "zod";
+import type { core } from "zod/mini";
 import { type Applied, PROVIDER_CODES, type ProviderCode, ProviderError } from "../src/core/errors.ts";
 import { Secret } from "../src/core/secret.ts";
 import type {
@@ -26,6 +26,7 @@ import {
   type StoreProvider,
   type Tools,
 } from "./kit.ts";
+import * as z from "./options.ts";
 
 /** What a module that exports a function gets, so that it needs to install and import nothing. */
 export type ProviderKit = typeof KIT;
@@ -64,7 +65,7 @@ export const thirdPartyRollout = async (
   return { kind: type, schema: provider.schema, open };
 };
 
-type Loaded = { readonly schema: z.ZodType; readonly open: (config: unknown, tools: Tools) => unknown };
+type Loaded = { readonly schema: core.$ZodType; readonly open: (config: unknown, tools: Tools) => unknown };
 
 const load = async (type: string, configDir: string, unknown: () => ProviderError): Promise<Loaded> => {
   const file = locate(type, configDir);
@@ -122,13 +123,13 @@ const importEntry = (type: string, base: string): string | null => {
 type StandardResult = { readonly value?: unknown; readonly issues?: readonly { readonly message: string }[] };
 
 /** The config room speaks zod; any Standard Schema that answers at once can be wrapped. */
-const asZod = (schema: unknown): z.ZodType | null => {
+const asZod = (schema: unknown): core.$ZodType | null => {
   if (!isObject(schema) && typeof schema !== "function") return null;
   const given = schema as {
     safeParse?: unknown;
     "~standard"?: { validate?: (value: unknown) => StandardResult };
   };
-  if (typeof given.safeParse === "function") return schema as unknown as z.ZodType;
+  if (typeof given.safeParse === "function") return schema as unknown as core.$ZodType;
   const standard = given["~standard"];
   if (typeof standard?.validate !== "function") return null;
   return z.unknown().transform((value, context) => {

@@ -13,8 +13,8 @@ const ROOMS: readonly { readonly room: RegExp; readonly may: readonly RegExp[] }
   },
   { room: /^src\/testkit\.ts$/, may: [/^test\/(contract|kit)\//, /^src\/(core|ports)/, /^providers\//] },
   {
-    room: /^providers\/(kit|program|third-party)\.ts$/,
-    may: [/^src\/core\//, /^src\/ports\.ts$/, /^providers\/(kit|program)\.ts$/, /^node:/, /^zod$/],
+    room: /^providers\/(kit|options|program|third-party)\.ts$/,
+    may: [/^src\/core\//, /^src\/ports\.ts$/, /^providers\/(kit|options|program)\.ts$/, /^node:/, /^zod(\/mini)?$/],
   },
   {
     room: /^providers\/(stores|rollouts)\//,
@@ -23,11 +23,11 @@ const ROOMS: readonly { readonly room: RegExp; readonly may: readonly RegExp[] }
       /^src\/ports\.ts$/,
       /^providers\/(kit|program)\.ts$/,
       /^node:/,
-      /^(zod|dotenv|got)$/,
+      /^(zod\/mini|dotenv|got)$/,
       /^(@aws-sdk|@azure|@kubernetes)\//,
     ],
   },
-  { room: /^providers\/index\.ts$/, may: [/^providers\//, /^src\/(ports|core\/errors)\.ts$/, /^zod$/] },
+  { room: /^providers\/index\.ts$/, may: [/^providers\//, /^src\/(ports|core\/errors)\.ts$/, /^zod\/mini$/] },
   {
     room: /^src\/shell\//,
     may: [/^src\//, /^providers\/(index|kit)\.ts$/, /^node:/, /^(commander|node-cron|@clack\/prompts|yaml)$/],

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod/mini";
 import { ProviderError } from "../../src/core/errors.ts";
 import type { Check, RolloutOp, RolloutState } from "../../src/ports.ts";
 import { CALL_LIMIT_MS, DURATION, defineRollout, durationMs } from "../kit.ts";
@@ -7,17 +7,22 @@ import { findProgram, runProgram } from "../program.ts";
 const schema = z.strictObject({
   command: z
     .array(z.string())
-    .min(1)
-    .describe(
-      "Program and arguments, no shell. A relative path starts at the config file. Exit 0 = restarted. No key reaches it; " +
-        "it gets IMKIT_ROTATOR_APP, IMKIT_ROTATOR_ROTATION and IMKIT_ROTATOR_FINGERPRINT.",
+    .check(
+      z.minLength(1),
+      z.describe(
+        "Program and arguments, no shell. A relative path starts at the config file. Exit 0 = restarted. No key reaches it; " +
+          "it gets IMKIT_ROTATOR_APP, IMKIT_ROTATOR_ROTATION and IMKIT_ROTATOR_FINGERPRINT.",
+      ),
     ),
   timeout: z
-    .string()
-    .regex(DURATION)
-    .refine((text) => durationMs(text) >= 1 && durationMs(text) <= 60_000, "at most 1m")
-    .default("1m")
-    .describe("How long it may take, at most 1m. Then it is stopped, and what it did is not known."),
+    ._default(
+      z.string().check(
+        z.regex(DURATION),
+        z.refine((text) => durationMs(text) >= 1 && durationMs(text) <= 60_000, "at most 1m"),
+      ),
+      "1m",
+    )
+    .check(z.describe("How long it may take, at most 1m. Then it is stopped, and what it did is not known.")),
 });
 
 /** Any program restarts the workload. Its exit status is all that is looked at: its output is dropped, for it may hold anything. */

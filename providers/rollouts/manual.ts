@@ -1,14 +1,17 @@
-import { z } from "zod";
+import * as z from "zod/mini";
 import { defineRollout } from "../kit.ts";
 
 const schema = z.strictObject({
-  instructions: z
-    .string()
-    .trim()
-    .min(1)
-    .max(500)
-    .describe("What the person has to restart, in words that he understands at night.")
-    .optional(),
+  instructions: z.optional(
+    z
+      .string()
+      .check(
+        z.trim(),
+        z.minLength(1),
+        z.maxLength(500),
+        z.describe("What the person has to restart, in words that he understands at night."),
+      ),
+  ),
 });
 
 /** A person restarts what reads the stores and says so with `rotate <app> --restarted`. */

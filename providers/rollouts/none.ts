@@ -1,13 +1,17 @@
-import { z } from "zod";
+import * as z from "zod/mini";
 import { defineRollout } from "../kit.ts";
 
 const schema = z.strictObject({
   reason: z
     .string()
-    .trim()
-    .min(1)
-    .max(200)
-    .describe("Why nothing has to be restarted, e.g. “reads the file on each call”. Goes into the ledger."),
+    .check(
+      z.trim(),
+      z.minLength(1),
+      z.maxLength(200),
+      z.describe(
+        "Why nothing has to be restarted, e.g. “reads the file on each call”. Goes into the ledger.",
+      ),
+    ),
 });
 
 /** Nothing to restart, and somebody said why. */

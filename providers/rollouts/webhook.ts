@@ -1,34 +1,43 @@
 import { createHmac } from "node:crypto";
-import { z } from "zod";
+import * as z from "zod/mini";
 import { ProviderError } from "../../src/core/errors.ts";
 import type { RolloutOp, RolloutState } from "../../src/ports.ts";
 import { bounded, CALL_LIMIT_MS, DURATION, defineRollout, durationMs } from "../kit.ts";
 
 const LOOPBACK = /^(localhost|127(\.\d{1,3}){3}|\[::1\])$/;
 
+const named = (words: string) => z.string().check(z.minLength(1), z.describe(words));
+
 const schema = z.strictObject({
   url: z
     .string()
-    .refine(isAllowed, "an https URL (http only to this machine), without user and password")
-    .describe("Where the signed POST goes. https, or http to this machine. Redirects are not followed."),
+    .check(
+      z.refine(isAllowed, "an https URL (http only to this machine), without user and password"),
+      z.describe("Where the signed POST goes. https, or http to this machine. Redirects are not followed."),
+    ),
   secret: z
     .strictObject({
       valueFrom: z
         .strictObject({
-          env: z.string().min(1).describe("Name of an environment variable.").exactOptional(),
-          file: z.string().min(1).describe("Path of a file.").exactOptional(),
-          credential: z.string().min(1).describe("Name of a systemd credential.").exactOptional(),
+          env: z.exactOptional(named("Name of an environment variable.")),
+          file: z.exactOptional(named("Path of a file.")),
+          credential: z.exactOptional(named("Name of a systemd credential.")),
         })
-        .refine((from) => Object.keys(from).length === 1, "exactly one of env, file, credential")
-        .describe("One of env, file, credential."),
+        .check(
+          z.refine((from) => Object.keys(from).length === 1, "exactly one of env, file, credential"),
+          z.describe("One of env, file, credential."),
+        ),
     })
-    .describe("The shared secret of the signature: where it is read from, never itself."),
+    .check(z.describe("The shared secret of the signature: where it is read from, never itself.")),
   timeout: z
-    .string()
-    .regex(DURATION)
-    .refine((text) => durationMs(text) >= 1 && durationMs(text) < 60_000, "under 60s")
-    .default("15s")
-    .describe("How long the answer may take, under 60s."),
+    ._default(
+      z.string().check(
+        z.regex(DURATION),
+        z.refine((text) => durationMs(text) >= 1 && durationMs(text) < 60_000, "under 60s"),
+      ),
+      "15s",
+    )
+    .check(z.describe("How long the answer may take, under 60s.")),
 });
 
 /**

@@ -2,7 +2,7 @@ import { createHash, createHmac, randomBytes } from "node:crypto";
 import { constants } from "node:fs";
 import { access } from "node:fs/promises";
 import { dirname } from "node:path";
-import { z } from "zod";
+import * as z from "zod/mini";
 import { ProviderError } from "../../src/core/errors.ts";
 import { Secret } from "../../src/core/secret.ts";
 import type { Check, Revision, Store, Stored, WriteOp } from "../../src/ports.ts";
@@ -22,14 +22,14 @@ import { type EnvFile, lastLine, MAX_BYTES, readEnv, readsAs, withValue } from "
 const schema = z.strictObject({
   path: z
     .string()
-    .min(1)
-    .describe("The env file. `~/` is the home folder; a relative path starts at the config file."),
+    .check(
+      z.minLength(1),
+      z.describe("The env file. `~/` is the home folder; a relative path starts at the config file."),
+    ),
   key: z
-    .string()
-    .regex(/^[A-Za-z_][A-Za-z0-9_]{0,127}$/)
-    .default("IMKIT_API_KEY")
-    .describe("Name of the variable."),
-  create: z.boolean().default(false).describe("Make the file (mode 0600) when it is not there."),
+    ._default(z.string().check(z.regex(/^[A-Za-z_][A-Za-z0-9_]{0,127}$/)), "IMKIT_API_KEY")
+    .check(z.describe("Name of the variable.")),
+  create: z._default(z.boolean(), false).check(z.describe("Make the file (mode 0600) when it is not there.")),
 });
 type Config = z.infer<typeof schema>;
 

@@ -1,28 +1,35 @@
 import { createHmac, randomBytes } from "node:crypto";
-import { z } from "zod";
+import * as z from "zod/mini";
 import { ProviderError } from "../../src/core/errors.ts";
 import { Secret } from "../../src/core/secret.ts";
 import type { Check, Revision, Stored } from "../../src/ports.ts";
 import { CALL_LIMIT_MS, DURATION, defineStore, durationMs, type Tools } from "../kit.ts";
 import { type Ended, findProgram, runProgram } from "../program.ts";
 
-const argv = z.array(z.string()).min(1);
+const argv = z.array(z.string()).check(z.minLength(1));
 const schema = z.strictObject({
-  read: argv.describe(
-    "Program and arguments, no shell, that print the key. Exit 0 = printed, 3 = there is none, anything else = cannot say.",
+  read: argv.check(
+    z.describe(
+      "Program and arguments, no shell, that print the key. Exit 0 = printed, 3 = there is none, anything else = cannot say.",
+    ),
   ),
-  write: argv
-    .describe(
-      "Program and arguments, no shell, that store the key given on standard input (no newline). Exit 0 = stored for good, " +
-        "4 = refused and nothing changed, anything else = cannot say, the key is read back.",
-    )
-    .optional(),
+  write: z.optional(
+    argv.check(
+      z.describe(
+        "Program and arguments, no shell, that store the key given on standard input (no newline). Exit 0 = stored for good, " +
+          "4 = refused and nothing changed, anything else = cannot say, the key is read back.",
+      ),
+    ),
+  ),
   timeout: z
-    .string()
-    .regex(DURATION)
-    .refine((text) => durationMs(text) >= 1 && durationMs(text) < 60_000, "at most 59s")
-    .default("30s")
-    .describe("How long each of the two may take, at most 59s."),
+    ._default(
+      z.string().check(
+        z.regex(DURATION),
+        z.refine((text) => durationMs(text) >= 1 && durationMs(text) < 60_000, "at most 59s"),
+      ),
+      "30s",
+    )
+    .check(z.describe("How long each of the two may take, at most 59s.")),
 });
 type Config = z.infer<typeof schema>;
 

@@ -3,6 +3,7 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, it } from "vitest";
+import * as z from "zod/mini";
 import { loadStoreProvider, storeContract } from "../../src/testkit.ts";
 import { toolsIn } from "../kit/provider-tools.ts";
 
@@ -21,7 +22,7 @@ storeContract({
     const dir = await mkdtemp(join(tmpdir(), "imkit-rotator-key-file-"));
     const provider = await loadStoreProvider("./key-file.store.ts", home);
     return {
-      store: provider.open(provider.schema.parse({ path: "key" }), toolsIn(dir).tools),
+      store: provider.open(z.parse(provider.schema, { path: "key" }), toolsIn(dir).tools),
       put: async (secret) => await writeFile(join(dir, "key"), secret.reveal()),
       breakIt: async () => await rm(dir, { recursive: true }),
       close: async () => await rm(dir, { recursive: true, force: true }),

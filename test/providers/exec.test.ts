@@ -1,6 +1,7 @@
 import { chmod, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import * as z from "zod/mini";
 import { runProgram } from "../../providers/program.ts";
 import execRollout from "../../providers/rollouts/exec.ts";
 import exec from "../../providers/stores/exec.ts";
@@ -203,5 +204,5 @@ test.each([
   [execRollout.schema, { command: ["x"], timeout: "61s" }, false],
   [execRollout.schema, { command: ["x"], timeout: "soon" }, false],
 ])("its config: case %#", (schema, config, valid) => {
-  expect(schema.safeParse(config).success).toBe(valid);
+  expect(z.safeParse(schema, config).success).toBe(valid);
 });

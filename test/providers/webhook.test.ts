@@ -3,6 +3,7 @@ import { createServer, type IncomingHttpHeaders, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { inspect } from "node:util";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import * as z from "zod/mini";
 import webhook from "../../providers/rollouts/webhook.ts";
 import { ProviderError } from "../../src/core/errors.ts";
 import { toolsIn } from "../kit/provider-tools.ts";
@@ -174,12 +175,14 @@ test.each([
   ["ops.example.com", false],
   ["", false],
 ])("url %s: %s", (url, valid) => {
-  expect(webhook.schema.safeParse({ url, secret }).success).toBe(valid);
+  expect(z.safeParse(webhook.schema, { url, secret }).success).toBe(valid);
 });
 
 test.each([{}, { env: "A", file: "b" }, { value: "inline" }])("secret from %o is refused", (valueFrom) => {
-  expect(webhook.schema.safeParse({ url: "https://a.example.com/", secret: { valueFrom } }).success).toBe(
+  expect(z.safeParse(webhook.schema, { url: "https://a.example.com/", secret: { valueFrom } }).success).toBe(
     false,
   );
-  expect(webhook.schema.safeParse({ url: "https://a.example.com/", secret: "inline" }).success).toBe(false);
+  expect(z.safeParse(webhook.schema, { url: "https://a.example.com/", secret: "inline" }).success).toBe(
+    false,
+  );
 });
