@@ -85,6 +85,7 @@ export const openJournal = async (hands: Hands): Promise<Journal> => {
   const refresh = (): Promise<void> => {
     reading ??= alone(() => {
       reading = null;
+      if (poisoned !== null) throw poisoned;
       return readNew();
     });
     return reading;

@@ -66,19 +66,23 @@ export const examine = async (hands: Hands, key: Secret, signal: AbortSignal): P
   return { probe, control, verdict: probe.verdict, why: probe.why };
 };
 
-/** Whether a key belongs to the same IMKIT app: by a live old key if there is one, else by what the ledger remembers. */
+/**
+ * Whether a key belongs to the same IMKIT app: by the current key if it works, else by what the ledger remembers. No other old key will do:
+ * a discarded one may be of another app itself.
+ */
 export const compareApps = async (
   hands: Hands,
   s: AppState,
   key: Secret,
-  alive: readonly Secret[],
+  old: readonly OldProbe[],
   signal: AbortSignal,
 ): Promise<{ readonly sameApp: SameApp; readonly appFingerprint: string | null }> => {
   const salt = s.salt ?? "";
   const mine = (await hands.platform.appIdentity(key, signal))?.fingerprint(salt) ?? null;
   if (mine === null) return { sameApp: "unproved", appFingerprint: null };
-  for (const old of alive) {
-    const theirs = (await hands.platform.appIdentity(old, signal))?.fingerprint(salt) ?? null;
+  const current = old.find((o) => o.fp === s.current && o.probe.verdict === "accepted");
+  if (current !== undefined) {
+    const theirs = (await hands.platform.appIdentity(current.key, signal))?.fingerprint(salt) ?? null;
     if (theirs !== null) return { sameApp: theirs === mine ? "proved" : "different", appFingerprint: mine };
   }
   if (s.appFingerprint === null) return { sameApp: "unproved", appFingerprint: mine };

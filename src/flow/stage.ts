@@ -96,8 +96,7 @@ const look = async (hands: Hands, journal: Journal, key: Secret): Promise<Look> 
   if (examined.verdict !== "accepted") {
     return { examined, mode: null, sameApp: "unproved", appFingerprint: null };
   }
-  const alive = beside.filter((p) => p.probe.verdict === "accepted").map((p) => p.key);
-  const compared = await compareApps(hands, s, key, alive, hands.signal);
+  const compared = await compareApps(hands, s, key, beside, hands.signal);
   return { examined, mode: s.adopted ? modeOf(oldFps, beside) : null, ...compared };
 };
 

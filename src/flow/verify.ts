@@ -61,8 +61,7 @@ export const verify = async (pass: Pass): Promise<Facts> => {
     if (examined.why !== "") hands.tell({ kind: "note", text: `IMKIT on the new key: ${examined.why}` });
     return [...news, verdict === "rejected" ? no("KEY_REJECTED", verdict) : no("IMKIT_UNCLEAR", "unclear")];
   }
-  const alive = probes.filter((p) => p.probe.verdict === "accepted").map((p) => p.key);
-  const compared = await compareApps(hands, journal.state(), key, alive, signal);
+  const compared = await compareApps(hands, journal.state(), key, probes, signal);
   const accepted =
     pass.acceptApp !== null && compared.appFingerprint?.startsWith(pass.acceptApp) === true
       ? { acceptedApp: true }
