@@ -97,11 +97,11 @@ const work = async (io: Io, wired: Wired, flags: RotateFlags): Promise<Rotated> 
 const keyCame = async (
   io: Io,
   wired: Wired,
-  { phase, state }: Rotated,
+  { phase, state, worked }: Rotated,
   left: () => number,
   talk: ReturnType<typeof waitingTalk>,
 ): Promise<boolean> => {
-  if (phase !== "idle" || !isDue(wired, state)) return false;
+  if (worked !== null || phase !== "idle" || !isDue(wired, state)) return false;
   const hands = await wired.hands();
   while (left() > 0 && !io.signal.aborted) {
     talk.say("waiting-key", state);
