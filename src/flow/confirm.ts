@@ -72,8 +72,9 @@ const summary = (
   const s = journal.state();
   const all = [...new Set([...before, ...s.old.keys()])];
   const proofs = all.map((fp) => {
-    const attested = s.old.get(fp)?.waived === true;
     const proved = s.dead.has(fp) || s.old.get(fp)?.proved === true;
+    // `done` leaves no key that was neither proved nor attested.
+    const attested = s.old.get(fp)?.waived === true || (!s.old.has(fp) && !proved);
     return { fp, attested, verdict: proved ? ("rejected" as const) : (ends.get(fp)?.verdict ?? "unclear") };
   });
   const open = proofs.filter((p) => !p.attested);
