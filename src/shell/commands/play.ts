@@ -1,4 +1,3 @@
-import { RotatorError } from "../../core/errors.ts";
 import type { Io } from "../io.ts";
 import { chatService, serviceIo } from "../sandbox/chat-service.ts";
 import { askRestart } from "../sandbox/supervisor.ts";
@@ -9,7 +8,10 @@ type SandboxFlags = Omit<SandboxCommandOptions, "envFile" | "configFile"> & {
   readonly writeConfig?: string;
 };
 
-export const sandboxCommand = (io: Io, { writeDotenv, writeConfig, ...flags }: SandboxFlags): Promise<number> => {
+export const sandboxCommand = (
+  io: Io,
+  { writeDotenv, writeConfig, ...flags }: SandboxFlags,
+): Promise<number> => {
   const stopped = new Promise<"SIGINT" | "SIGTERM">((resolve) => {
     const end = (): void => resolve(io.signal.reason === "SIGTERM" ? "SIGTERM" : "SIGINT");
     if (io.signal.aborted) end();
@@ -34,5 +36,5 @@ export const demoCommand = async (
     return chatService(process.argv.slice(at + 1), serviceIo());
   }
   if (flags.internalRestart !== undefined) return askRestart(flags.internalRestart);
-  throw new RotatorError("INTERNAL", { why: "not yet" });
+  return (await import("./demo.ts")).runDemo(io);
 };

@@ -14,6 +14,8 @@ export type ServiceOptions = {
   readonly command: readonly string[];
   /** How long a new generation may take to its first served request, and an old one to drain. Default 15,000 ms. */
   readonly patienceMs?: number;
+  /** Path of the socket for `askRestart`; default in a new folder of its own. About 100 bytes at most. */
+  readonly socket?: string;
 };
 
 /** Requests of all generations so far. */
@@ -27,7 +29,7 @@ export type Totals = {
 };
 
 export type Service = {
-  /** Unix socket for `askRestart`, in a folder that only this user can enter. */
+  /** Unix socket for `askRestart`; unless given, in a folder that only this user can enter. */
   readonly socket: string;
   readonly totals: () => Totals;
   /** Fingerprint of the key that the serving generation read at its start; null when it got no salt. */
@@ -135,8 +137,8 @@ export const startService = async (options: ServiceOptions): Promise<Service> =>
     return turn;
   };
 
-  const folder = mkdtempSync(join(tmpdir(), "imkit-demo-"));
-  const socket = join(folder, "s");
+  const folder = options.socket === undefined ? mkdtempSync(join(tmpdir(), "imkit-demo-")) : null;
+  const socket = options.socket ?? join(folder ?? "", "s");
   const server = createServer((peer) => {
     peer.on("error", () => undefined);
     peer.once("data", () => {
@@ -146,8 +148,17 @@ export const startService = async (options: ServiceOptions): Promise<Service> =>
       );
     });
   });
+  const removeFolder = (): void => {
+    if (folder !== null) rmSync(folder, { recursive: true, force: true });
+  };
   server.listen(socket);
-  await once(server, "listening");
+  try {
+    await once(server, "listening");
+  } catch (error) {
+    await drain(serving, patienceMs);
+    removeFolder();
+    throw error;
+  }
 
   return {
     socket,
@@ -161,7 +172,7 @@ export const startService = async (options: ServiceOptions): Promise<Service> =>
         queue = queue.then(() => drain(serving, patienceMs));
       }
       await queue;
-      rmSync(folder, { recursive: true, force: true });
+      removeFolder();
       return totals();
     },
   };

@@ -1,0 +1,67 @@
+import { spawn } from "node:child_process";
+import { RotatorError } from "../../core/errors.ts";
+import { parseObject } from "../sandbox/answers.ts";
+
+type Line = Readonly<Record<string, unknown>>;
+
+/** What one run of the real program gave. */
+export type Answer = {
+  readonly code: number | null;
+  /** Its stdout lines that are JSON objects, in order. */
+  readonly lines: readonly Line[];
+  /** The last of them; empty when there is none. */
+  readonly last: Line;
+};
+
+export type Program = {
+  /**
+   * Runs `imkit-rotator <args> --json` to its end, as a process of its own.
+   * @throws RotatorError INTERRUPTED when the demo is told to stop
+   */
+  readonly run: (args: readonly string[], stdin?: string) => Promise<Answer>;
+  /** Everything that all runs printed, for the search for keys. */
+  readonly printed: () => string;
+};
+
+type Options = {
+  /** Program and first arguments. */
+  readonly command: readonly string[];
+  readonly cwd: string;
+  readonly env: Readonly<Record<string, string>>;
+  readonly signal: AbortSignal;
+  readonly limitMs?: number;
+};
+
+export const openProgram = ({ command, cwd, env, signal, limitMs = 60_000 }: Options): Program => {
+  let printed = "";
+  const run = async (args: readonly string[], stdin = ""): Promise<Answer> => {
+    if (signal.aborted) throw new RotatorError("INTERRUPTED");
+    const [file = "", ...first] = command;
+    const child = spawn(file, [...first, ...args, "--json"], { cwd, env, stdio: ["pipe", "pipe", "pipe"] });
+    let out = "";
+    child.stdout.setEncoding("utf8").on("data", (text: string) => {
+      out += text;
+      printed += text;
+    });
+    child.stderr.setEncoding("utf8").on("data", (text: string) => {
+      printed += text;
+    });
+    child.stdin.on("error", () => {});
+    child.stdin.end(stdin);
+    const stop = (): void => void child.kill("SIGTERM");
+    const limit = setTimeout(() => child.kill("SIGKILL"), limitMs);
+    signal.addEventListener("abort", stop, { once: true });
+    const code = await new Promise<number | null>((resolve) => {
+      child.on("close", resolve).on("error", () => resolve(null));
+    });
+    clearTimeout(limit);
+    signal.removeEventListener("abort", stop);
+    if (signal.aborted) throw new RotatorError("INTERRUPTED");
+    const lines = out
+      .split("\n")
+      .map(parseObject)
+      .filter((line) => line !== null);
+    return { code, lines, last: lines.at(-1) ?? {} };
+  };
+  return { run, printed: () => printed };
+};

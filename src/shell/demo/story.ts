@@ -1,0 +1,244 @@
+import { cpSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { RotatorError } from "../../core/errors.ts";
+import { person as personAt } from "./person.ts";
+import { APP, type Place, PROBES, RATE } from "./place.ts";
+import type { Answer } from "./program.ts";
+import { must, type Screen, wrong } from "./screen.ts";
+
+/** The figures of a demo that went well. */
+export type Facts = {
+  readonly app: string;
+  readonly mode: string;
+  readonly oldFingerprint: string;
+  readonly newFingerprint: string;
+  readonly requests: number;
+  readonly failed: number;
+  readonly probes: number;
+  readonly entries: number;
+  readonly head: string;
+  readonly changed: { readonly seq: number; readonly code: string };
+};
+
+/**
+ * Seven steps from a running service to a found forgery; each one says no more than it has just checked.
+ * @throws RotatorError INTERNAL when something is not as it should be; INTERRUPTED
+ */
+export const tellStory = async (place: Place, { step }: Screen, signal: AbortSignal): Promise<Facts> => {
+  const { sandbox, program } = place;
+  const person = personAt(sandbox.url);
+  const oldKey = sandbox.firstKey();
+  const fps = { old: "", new: "" };
+  let newKey = "";
+  let service = await Promise.resolve<Awaited<ReturnType<Place["startService"]>> | null>(null);
+  const served = (): { ok: number; failed: number } => service?.totals() ?? { ok: 0, failed: 0 };
+  const count = (): string => `${served().ok} requests, ${served().failed} failed`;
+  const calm = (): void => {
+    must(served().failed === 0, `The chat service counts ${served().failed} failed requests.`);
+    const printed = program.printed();
+    must(![oldKey, newKey].some((key) => shows(printed, key)), "A key stands in what was printed.");
+  };
+  const reads = (fp: string): void =>
+    must(
+      service?.fingerprint()?.startsWith(fp) === true,
+      "The chat service runs on another key than it should.",
+    );
+
+  await step("A chat service runs on the key in its .env", async () => {
+    const adopted = await program.run(["adopt", APP]);
+    expectCode(adopted, "adopt", 0);
+    const salt = (await program.run(["audit", "list", APP])).lines[0]?.["salt"];
+    service = await place.startService(String(salt));
+    await until(() => sandbox.stats(oldKey).ok >= RATE, signal);
+    fps.old = (service.fingerprint() ?? "").slice(0, 8);
+    must(await holds(place, fps.old), "The rotator knows the key by another fingerprint than the service.");
+    calm();
+    return {
+      figure: fps.old,
+      command: `imkit-rotator adopt ${APP}`,
+    };
+  });
+
+  await step("A person issues a new key in the Dashboard and stages it", async () => {
+    newKey = await person.issue();
+    const staged = await program.run(["stage", APP, "--from-stdin"], newKey);
+    expectCode(staged, "stage", 0);
+    fps.new = String(staged.last["fingerprint"]);
+    must(staged.last["verdict"] === "accepted", "IMKIT did not accept the new key.");
+    must(staged.last["durable"] === true, "The new key was not made durable.");
+    must(fps.new !== fps.old, "The new key is the old one.");
+    return {
+      figure: fps.new,
+      command: `imkit-rotator stage ${APP} --from-stdin`,
+    };
+  });
+
+  await step("Both keys work: .env written, service restarted", async () => {
+    const { code, last } = await program.run(["rotate", APP]);
+    must(
+      code === 3 && last["status"] === "waiting",
+      `rotate ended with exit ${code}, where it should wait (3).`,
+    );
+    must(last["mode"] === "overlap", "Both keys should work, and they do not.");
+    must(states(last["stores"]) === "written", "The store is not written.");
+    must(states(last["workloads"]) === "done", "The service is not restarted.");
+    must(readFileSync(place.envFile, "utf8") === place.envText(newKey), "More than the key changed in .env.");
+    await until(() => sandbox.stats(newKey).ok >= RATE, signal);
+    reads(fps.new);
+    calm();
+    return {
+      figure: count(),
+      command: `imkit-rotator rotate ${APP}`,
+    };
+  });
+
+  let probes = 0;
+  await step("The person revokes the old key; it is proved dead", async () => {
+    must((await person.ask(oldKey)) === "200", "The old key was dead too early.");
+    must(sandbox.stats(oldKey).rejected === 0, "The old key was rejected before it was revoked.");
+    must(await person.revokeOldest(), "The Dashboard did not revoke the old key.");
+    const confirmed = await program.run(["confirm-revoked", APP]);
+    expectCode(confirmed, "confirm-revoked", 0);
+    must(confirmed.last["verdict"] === "rejected", "The old key is not proved dead.");
+    probes = sandbox.stats(oldKey).rejected;
+    must(probes >= PROBES, `IMKIT saw ${probes} probes of the old key, not ${PROBES}.`);
+    const said = await person.ask(oldKey);
+    must(said === "INVALID_API_KEY", "The old key is not dead.");
+    must((await person.ask(newKey)) === "200", "The new key does not work.");
+    return {
+      figure: `${probes} of ${probes} probes rejected`,
+      command: `imkit-rotator confirm-revoked ${APP}`,
+    };
+  });
+
+  let requests = 0;
+  await step("The service never noticed", async () => {
+    const totals = await service?.stop();
+    if (totals === undefined) throw wrong("The chat service is not there.");
+    requests = totals.ok;
+    calm();
+    must(totals.crashed === 0 && totals.generations === 2, "The chat service did not restart just once.");
+    const seen = [sandbox.stats(oldKey), sandbox.stats(newKey)];
+    must(
+      seen.every(({ limited }) => limited === 0),
+      "IMKIT counts requests over its limit.",
+    );
+    must(seen[1]?.rejected === 0, "IMKIT rejected the new key.");
+    must(
+      seen.reduce((sum, { ok }) => sum + ok, 0) >= requests,
+      "IMKIT counts fewer requests than the service.",
+    );
+    return { figure: count() };
+  });
+
+  let ledger = { entries: 0, head: "" };
+  await step("All of it is in the ledger: chain unbroken, no key in it", async () => {
+    must(await holds(place, fps.new), "The status is not as it should be.");
+    const verified = await program.run(["audit", "verify", APP]);
+    expectCode(verified, "audit verify", 0);
+    must(verified.last["ok"] === true && verified.last["open"] === 0, "The ledger is not sound.");
+    const head = verified.last["head"] as { readonly seq: number; readonly hash: string };
+    ledger = { entries: Number(verified.last["entries"]), head: `${head.seq}:${head.hash.slice(0, 16)}` };
+    const written = ledgerFiles(place).map((file) => readFileSync(file, "utf8"));
+    must(written.length === ledger.entries, "The ledger has another number of files than of entries.");
+    const text = written.join("");
+    must(![oldKey, newKey].some((key) => shows(text, key)), "A key stands in the ledger.");
+    calm();
+    must(escrowed(place) === 0, "A key is left in escrow.");
+    return {
+      figure: `${ledger.entries} entries`,
+      command: `imkit-rotator audit verify ${APP}`,
+    };
+  });
+
+  const changed = { seq: Math.floor(ledger.entries / 2), code: "BAD_HASH" };
+  await step("We change one byte in a copy of it: found", async () => {
+    changeCopy(place, changed.seq);
+    const { code, last } = await program.run(["audit", "verify", "./changed-copy"]);
+    const [problem] = (last["problems"] ?? []) as readonly { readonly seq: number; readonly code: string }[];
+    must(code === 5 && last["ok"] === false, "The changed byte was not found.");
+    must(
+      problem?.seq === changed.seq && problem.code === changed.code,
+      "The changed byte was found elsewhere.",
+    );
+    expectCode(await program.run(["audit", "verify", APP]), "audit verify", 0);
+    return {
+      figure: `${changed.code} at entry ${changed.seq}`,
+      command: "imkit-rotator audit verify ./changed-copy",
+    };
+  });
+
+  return {
+    app: APP,
+    mode: "overlap",
+    oldFingerprint: fps.old,
+    newFingerprint: fps.new,
+    requests,
+    failed: served().failed,
+    probes,
+    ...ledger,
+    changed,
+  };
+};
+
+const expectCode = ({ code, last }: Answer, name: string, wanted: number): void => {
+  const said = last["type"] === "error" ? ` (${String(last["code"])}: ${String(last["what"])})` : "";
+  must(code === wanted, `${name} ended with exit ${code} and not ${wanted}${said}.`);
+};
+
+const states = (targets: unknown): string =>
+  Array.isArray(targets) ? targets.map((t: { readonly state: string }) => t.state).join() : "";
+
+/** Whether `status` says that the one store holds the current key, and that this is `fp`. */
+const holds = async ({ program }: Place, fp: string): Promise<boolean> => {
+  const { code, last } = await program.run(["status", APP]);
+  const [app] = (last["apps"] ?? []) as readonly Readonly<Record<string, unknown>>[];
+  return (
+    code === 0 &&
+    fp !== "" &&
+    app?.["fingerprint"] === fp &&
+    states(app["stores"]) === "in-sync" &&
+    app["state"] === "idle"
+  );
+};
+
+const ledgerDir = ({ folder }: Place): string => join(folder, "state", APP, "ledger");
+
+const ledgerFiles = (place: Place): readonly string[] =>
+  readdirSync(ledgerDir(place))
+    .filter((name) => name.endsWith(".json"))
+    .map((name) => join(ledgerDir(place), name));
+
+const escrowed = ({ folder }: Place): number =>
+  readdirSync(join(folder, "state", APP, "escrow")).filter((name) => name.endsWith(".age")).length;
+
+/** Whether any 8 characters in a row of `key` stand in `text`. */
+const shows = (text: string, key: string): boolean =>
+  Array.from({ length: Math.max(0, key.length - 7) }, (_, at) => key.slice(at, at + 8)).some((piece) =>
+    text.includes(piece),
+  );
+
+const changeCopy = (place: Place, seq: number): void => {
+  const copy = join(place.folder, "changed-copy");
+  cpSync(ledgerDir(place), copy, { recursive: true });
+  const file = join(copy, `${String(seq).padStart(8, "0")}.json`);
+  const text = readFileSync(file, "utf8");
+  // The year of its time: a forger's change that leaves the line well formed.
+  const forged = text.replace(
+    /"ts":"(\d{3})(\d)/,
+    (_, three, last) => `"ts":"${three}${(Number(last) + 1) % 10}`,
+  );
+  must(forged !== text && forged.length === text.length, "The copy could not be changed.");
+  rmSync(file);
+  writeFileSync(file, forged);
+};
+
+/** Looks every 20 ms, for at most 20 s. @throws RotatorError INTERRUPTED */
+const until = async (good: () => boolean, signal: AbortSignal): Promise<void> => {
+  const end = performance.now() + 20_000;
+  while (!good()) {
+    if (signal.aborted) throw new RotatorError("INTERRUPTED");
+    if (performance.now() > end) throw wrong("The chat service serves too few requests.");
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+};
