@@ -8,7 +8,6 @@ import {
   type StoreProgress,
 } from "./rotation.ts";
 
-const DRIFT = "DRIFT";
 type Rotated = StoreProgress | RolloutProgress;
 /** Positions count the events of a ledger; an entry has room for this many. */
 const PER_ENTRY = 4096;
@@ -201,7 +200,10 @@ const end = (r: Rotation, e: LedgerEvent & { type: "result" }, p: Position): Rot
   return { ...setRollout(r, done), rolledAt: p.at, rolledTs: p.ts };
 };
 
-/** A store holds the new key now. Whatever was restarted before a change of it has to be restarted again. */
+/**
+ * A store holds the new key now. Whatever was restarted before has to be restarted again, also when somebody else put the key there: it may
+ * have read another one in between.
+ */
 const wrote = (
   r: Rotation,
   s: StoreProgress,
@@ -211,15 +213,16 @@ const wrote = (
 ): Rotation => {
   const state = changed ? "written" : "unchanged";
   const next = setStore(r, { ...s, state, code: null, open: null, revision, retryAtMs: null });
-  // Where it had drifted, somebody else put the key back: a workload may have been restarted in between.
-  if (!changed && s.code !== DRIFT) return next;
+  const wroteAt = changed ? p.at : r.wroteAt;
+  const wroteTs = changed ? p.ts : r.wroteTs;
+  if (r.rolledAt <= r.generationAt) return { ...next, wroteAt, wroteTs };
   const rollouts = new Map(
     [...r.rollouts].map(([name, w]) => [
       name,
       w.state === "done" && w.type !== "none" ? { ...w, state: "pending" as const, tries: 0 } : w,
     ]),
   );
-  return { ...nextGeneration(next), rollouts, wroteAt: p.at, wroteTs: p.ts };
+  return { ...nextGeneration(next), rollouts, wroteAt: p.at, wroteTs };
 };
 
 const observe = (r: Rotation, e: LedgerEvent & { type: "observed" }, p: Position): Rotation => {
@@ -272,13 +275,20 @@ const observe = (r: Rotation, e: LedgerEvent & { type: "observed" }, p: Position
           seenAt,
         });
       }
-      if (e.outcome === "ok") return setStore(r, { ...store, state: "pending", code: DRIFT, seenAt: 0 });
+      if (e.outcome === "ok") return setStore(r, { ...store, state: "pending", code: "DRIFT", seenAt: 0 });
       const state = e.code === "CONFLICT" ? "conflict" : "failed";
       return setStore(r, { ...store, state, code: e.code ?? null, seenAt: 0 });
     }
     case "verdict": {
       if (e.fp !== r.newFp) return r;
-      if (e.verdict === "accepted") return { ...r, wrongKey: false, newRejected: false };
+      if (e.verdict === "accepted") {
+        return {
+          ...r,
+          wrongKey: false,
+          newRejected: false,
+          verified: r.verified?.ok === false ? null : r.verified,
+        };
+      }
       const seen = { ...r, newRejected: r.newRejected || e.verdict === "rejected" };
       return e.code === undefined ? seen : { ...seen, verified: { run: e.run, ok: false, code: e.code } };
     }

@@ -178,7 +178,8 @@ export const storesDone = (r: Rotation): boolean =>
 export const rolloutsDone = (r: Rotation): boolean =>
   [...r.rollouts.values()].every((w) => (w.required ? isDone(w) : w.open === null));
 
-const workLeft = (r: Rotation): boolean =>
+/** Something has to be written or restarted by us. */
+export const workLeft = (r: Rotation): boolean =>
   [...r.stores.values()].some((s) => !holdsNew(s)) ||
   [...r.rollouts.values()].some((w) => !isDone(w) && w.type !== "manual");
 

@@ -1,6 +1,14 @@
 import type { Code } from "./errors.ts";
 import { REFUSALS } from "./errors.ts";
-import { isBlackout, MAX_TRIES, preflightFailed, rolloutsDone, seenSinceChange, storesDone } from "./next.ts";
+import {
+  isBlackout,
+  MAX_TRIES,
+  preflightFailed,
+  rolloutsDone,
+  seenSinceChange,
+  storesDone,
+  workLeft,
+} from "./next.ts";
 import type { Rotation } from "./rotation.ts";
 import { type AppState, isOpen, unproved } from "./state.ts";
 
@@ -43,7 +51,7 @@ export type Failure = { readonly code: Code; readonly target: string | null; rea
 
 /** Why the open rotation cannot go on by itself, or null. The most final reason first. */
 export const failureOf = (r: Rotation): Failure | null => {
-  if (r.verified?.ok === false && r.verified.run === r.run) {
+  if (r.verified?.ok === false && r.verified.run === r.run && workLeft(r)) {
     return { code: verifyCode(r.verified.code), target: null, detail: r.verified.code };
   }
   if (r.sameApp === "different" && !r.acceptedApp) return { code: "WRONG_APP", target: null, detail: null };

@@ -131,6 +131,12 @@ export const nextSteps = (
           you("Or stage the right one", cmd(`stage ${app} --replace`)),
         ];
       }
+      if (failure?.code === "ESCROW_LOST") {
+        return [
+          you("Give the same new key once more, if you have it", cmd(`stage ${app}`)),
+          you("Else issue another API Key, and give that one", cmd(`stage ${app} --replace`)),
+        ];
+      }
       if (failure?.code === "IMKIT_UNCLEAR") {
         return [
           tool("Ask IMKIT again", cmd(`rotate ${app}`)),
@@ -154,12 +160,15 @@ export const whereKeysAre = (s: AppState): string => {
   const r = s.rotation;
   const now = s.current === null ? "no key" : `the key ${showFp(s.current)}`;
   if (r === null || r.ended !== null || r.newFp === null)
-    return `Stores should hold ${now}. Nothing was changed.`;
+    return `Stores should hold ${now}. No store was written.`;
   const all = [...r.stores.values()].filter((t) => t.state !== "dropped");
   const done = all.filter((t) => t.state === "written" || t.state === "unchanged").length;
   const fresh = showFp(r.newFp);
-  if (r.wroteAt === 0)
-    return `No store was written; they should hold ${now}. The new key ${fresh} is safe in escrow.`;
+  if (r.wroteAt === 0) {
+    const lost = failureOf(r)?.code === "ESCROW_LOST";
+    const where = lost ? "is in no place that can be read" : "is safe in escrow";
+    return `No store was written; they should hold ${now}. The new key ${fresh} ${where}.`;
+  }
   const old = unproved(s).map((fp) => {
     const verdict = s.verdicts.get(fp)?.verdict;
     return `${showFp(fp)} is ${verdict === "rejected" ? "dead" : verdict === "accepted" ? "still accepted" : "not proved dead"}`;

@@ -20,6 +20,8 @@ export type LoopOptions = {
   readonly acceptApp: string | null;
 };
 
+/** An abort without a reason makes an error with a stack, for nobody. */
+const OVER = "over";
 const TICK_MS = 10_000;
 const RENEW_AFTER_MS = 20_000;
 /** Intents of one start share an entry; this many fit into 16 KiB. */
@@ -149,7 +151,7 @@ const startPass = (
       hands.signal.addEventListener("abort", () => resolve(), { once: true, signal: tick.signal });
     });
     await Promise.race([...running.values(), clock.sleep(TICK_MS, tick.signal), stopped]);
-    tick.abort();
+    tick.abort(OVER);
     if (!claimed || failure !== null || journal.ownHeadAgeMs() < RENEW_AFTER_MS) return;
     await journal.refresh();
     if (journal.superseded()) throw new Superseded();
@@ -162,7 +164,7 @@ const startPass = (
     if (running.size > 0 && failure === null) {
       const patience = new AbortController();
       await Promise.race([all, clock.sleep(TICK_MS, patience.signal)]);
-      patience.abort();
+      patience.abort(OVER);
     }
     stop.abort();
     await all;

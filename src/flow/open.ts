@@ -153,7 +153,8 @@ export const amendments = (hands: Hands, r: Rotation, options: OpenOptions): rea
     const t = known.get(plan.name);
     if (t === undefined) return true;
     if (t.state === "dropped" || goneNames.has(plan.name)) return false;
-    return JSON.stringify(Object.entries(plan).sort()) !== JSON.stringify(pick(t, Object.keys(plan)));
+    const before: Readonly<Record<string, unknown>> = { ...t };
+    return Object.entries(plan).some(([key, value]) => JSON.stringify(value) !== JSON.stringify(before[key]));
   };
   const stores = hands.app.stores.map((t) => t.plan).filter(differs);
   const rollouts = hands.app.rollouts.map((t) => t.plan).filter(differs);
@@ -163,8 +164,3 @@ export const amendments = (hands: Hands, r: Rotation, options: OpenOptions): rea
   }
   return events;
 };
-
-const pick = (from: object, keys: readonly string[]): readonly unknown[] =>
-  Object.entries(from)
-    .filter(([key]) => keys.includes(key))
-    .sort();
