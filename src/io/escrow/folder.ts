@@ -1,8 +1,9 @@
 import { randomBytes } from "node:crypto";
 import { constants } from "node:fs";
-import { type FileHandle, link, lstat, mkdir, open, readdir, rename, unlink } from "node:fs/promises";
+import { type FileHandle, link, lstat, open, readdir, rename, unlink } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { type ErrorWords, RotatorError } from "../../core/errors.ts";
+import { makeFolder } from "../make-folder.ts";
 
 /** An ESCROW_FAILED in our own words. */
 export const failed = (why: string, words: Omit<ErrorWords, "why"> = {}): RotatorError =>
@@ -43,7 +44,7 @@ export const hasPrivateFolder = async (dir: string, make: boolean): Promise<bool
 
 /** `mkdir -p` whose every new folder survives a power cut. */
 const makeDurably = async (dir: string): Promise<void> => {
-  const first = await mkdir(dir, { recursive: true, mode: 0o700 });
+  const first = await makeFolder(dir);
   if (first === undefined) return;
   for (let at = dir; ; at = dirname(at)) {
     await syncFolder(dirname(at));

@@ -1,10 +1,11 @@
 import { randomBytes } from "node:crypto";
 import { constants } from "node:fs";
-import { access, type FileHandle, link, lstat, mkdir, open, readdir, stat, unlink } from "node:fs/promises";
+import { access, type FileHandle, link, lstat, open, readdir, stat, unlink } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { MAX_LINE } from "../../core/chain.ts";
 import { RotatorError } from "../../core/errors.ts";
 import type { Ledger } from "../../ports.ts";
+import { makeFolder } from "../make-folder.ts";
 
 const LF = 10;
 const DAY_MS = 86_400_000;
@@ -127,7 +128,7 @@ const lastEntry = async (dir: string): Promise<number> => {
   }
 };
 
-const NO_ACCESS = new Set(["EACCES", "EPERM", "EROFS", "ENOTDIR", "ELOOP", "ENAMETOOLONG"]);
+const NO_ACCESS = new Set(["EACCES", "EPERM", "EROFS", "ENOTDIR", "ELOOP", "ENAMETOOLONG", "ENOENT"]);
 const NO_LINKS = new Set(["EPERM", "ENOTSUP", "EOPNOTSUPP", "ENOSYS", "EMLINK", "EXDEV", "EINVAL"]);
 
 /** A directory that cannot be used is a matter of the config when the ledger begins, and a failing disk later. */
@@ -139,7 +140,7 @@ const refusal = (seq: number, dir: string, code: string): RotatorError =>
 const makeDirectory = async (dir: string): Promise<void> => {
   try {
     const target = resolve(dir);
-    const first = await mkdir(target, { recursive: true, mode: 0o700 });
+    const first = await makeFolder(target);
     if (first === undefined) {
       // Another process may have made it just now and not come to this line.
       await syncDirectory(dirname(target)).catch(() => {});
@@ -150,7 +151,7 @@ const makeDirectory = async (dir: string): Promise<void> => {
       if (made === resolve(first) || made === dirname(made)) return;
     }
   } catch (error) {
-    throw refusal(0, dir, codeOf(error) === "EEXIST" ? "ENOTDIR" : codeOf(error));
+    throw refusal(0, dir, codeOf(error));
   }
 };
 
