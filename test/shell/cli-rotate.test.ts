@@ -216,7 +216,9 @@ describe("rotate --json, refused or failed: the result, then the error as the la
     rmSync(join(gone.dir, "env.env"));
     const [a, b] = await Promise.all([rotate(twice), rotate(gone)]);
     ended(a, "refused", 4, "STORE_CONFLICT");
-    expect(a.stderr).toMatch(/Why +CONFLICT at dotenv[^]*defined on lines 2 and 3[^]*Do +Keep one of the lines/);
+    expect(a.stderr).toMatch(
+      /Why +CONFLICT at dotenv[^]*defined on lines 2 and 3[^]*Do +Keep one of the lines/,
+    );
     ended(b, "failed", 1, "STORE_FAILED");
     expect(a.stderr).toMatch(/State +No store was written; they should hold the key [0-9a-f]{8}/);
     writeFileSync(file, good);
