@@ -129,6 +129,7 @@ const drop = (r: Rotation, target: string): Rotation => {
   return r;
 };
 
+const holdsNew = (s: StoreProgress): boolean => s.state === "written" || s.state === "unchanged";
 const setStore = (r: Rotation, s: StoreProgress): Rotation => ({
   ...r,
   stores: new Map(r.stores).set(s.name, s),
@@ -266,8 +267,7 @@ const observe = (r: Rotation, e: LedgerEvent & { type: "observed" }, p: Position
       if (sawAt < r.wroteAt) return r;
       if (e.outcome === "ok" && e.fp === r.newFp) {
         const seenAt = Math.min(p.at, sawAt);
-        if (store.state === "written" || store.state === "unchanged")
-          return setStore(r, { ...store, seenAt });
+        if (holdsNew(store)) return setStore(r, { ...store, code: null, seenAt });
         return setStore(wrote(r, store, false, store.revision, p), {
           ...store,
           state: "unchanged",
@@ -276,7 +276,8 @@ const observe = (r: Rotation, e: LedgerEvent & { type: "observed" }, p: Position
         });
       }
       if (e.outcome === "ok") return setStore(r, { ...store, state: "pending", code: "DRIFT", seenAt: 0 });
-      const state = e.code === "CONFLICT" ? "conflict" : "failed";
+      // Not to be read is no news about what it holds.
+      const state = e.code === "CONFLICT" ? "conflict" : holdsNew(store) ? store.state : "failed";
       return setStore(r, { ...store, state, code: e.code ?? null, seenAt: 0 });
     }
     case "verdict": {

@@ -94,6 +94,7 @@ const decide = (s: AppState, run: Run): readonly Action[] => {
   }
 
   if (soakLeft(s, run) > 0) return run.probedAt === null ? [{ do: "probe" }] : NOTHING;
+  if (run.tried.has("reread") && unreadable(r).length > 0) return NOTHING;
   if (!seenSinceChange(r) || !run.tried.has("reread")) return [{ do: "reread" }];
   return gate(s, r, run);
 };
@@ -191,6 +192,10 @@ export const preflightFailed = (r: Rotation): boolean =>
 
 const seenSince = (r: Rotation, at: number): boolean =>
   [...r.stores.values()].every((s) => !s.required || s.state === "dropped" || s.seenAt > at);
+
+/** Stores that hold the new key as far as we know, and could not be read when they were looked at again. */
+export const unreadable = (r: Rotation): readonly StoreProgress[] =>
+  [...r.stores.values()].filter((s) => s.required && s.state !== "dropped" && holdsNew(s) && s.code !== null);
 
 /** Every required store was read back holding the new key after the last write and the last restart. */
 export const seenSinceChange = (r: Rotation): boolean => seenSince(r, Math.max(r.wroteAt, r.rolledAt));

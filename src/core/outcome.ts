@@ -7,6 +7,7 @@ import {
   rolloutsDone,
   seenSinceChange,
   storesDone,
+  unreadable,
   workLeft,
 } from "./next.ts";
 import type { Rotation } from "./rotation.ts";
@@ -66,7 +67,11 @@ export const failureOf = (r: Rotation): Failure | null => {
   );
   const blocked = preflightFailed(r) ? targets.filter((t) => t.preflight?.ok === false) : [];
   const all = [
-    ...bad.map((t) => ({ name: t.name, code: t.code ?? "UNAVAILABLE", store: r.stores.has(t.name) })),
+    ...[...bad, ...unreadable(r)].map((t) => ({
+      name: t.name,
+      code: t.code ?? "UNAVAILABLE",
+      store: r.stores.has(t.name),
+    })),
     ...blocked.map((t) => ({
       name: t.name,
       code: t.preflight?.code ?? "UNAVAILABLE",

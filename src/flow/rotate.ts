@@ -84,6 +84,8 @@ export const work = async (
       ends.set(fp, end);
     }
     if (hands.signal.aborted) break;
+    // What is said to a person is said of the ledger as it is now, not as it was before a long look.
+    await journal.refresh();
     await recordWaiting(hands, journal);
     const phase = phaseOf(journal.state());
     const left = options.waitMs - (hands.clock.monotonic() - started);
