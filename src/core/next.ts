@@ -193,9 +193,11 @@ export const preflightFailed = (r: Rotation): boolean =>
 const seenSince = (r: Rotation, at: number): boolean =>
   [...r.stores.values()].every((s) => !s.required || s.state === "dropped" || s.seenAt > at);
 
-/** Stores that hold the new key as far as we know, and could not be read when they were looked at again. */
+/** Stores that hold the new key as far as we know, and could not be read when they were looked at again before the gate. */
 export const unreadable = (r: Rotation): readonly StoreProgress[] =>
-  [...r.stores.values()].filter((s) => s.required && s.state !== "dropped" && holdsNew(s) && s.code !== null);
+  (storesDone(r) && rolloutsDone(r) ? [...r.stores.values()] : []).filter(
+    (s) => s.required && s.state !== "dropped" && holdsNew(s) && s.code !== null,
+  );
 
 /** Every required store was read back holding the new key after the last write and the last restart. */
 export const seenSinceChange = (r: Rotation): boolean => seenSince(r, Math.max(r.wroteAt, r.rolledAt));

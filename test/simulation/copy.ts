@@ -1,0 +1,83 @@
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { loadProduct, type Product } from "./world/product.ts";
+
+const SRC = join(import.meta.dirname, "..", "..", "src");
+
+/** A change to one source file: `find` must stand there exactly once. */
+export type Change = { readonly file: string; readonly find: string; readonly put: string };
+
+/**
+ * What makes a world run several times as fast: a line is taken apart once instead of once for each reader (ledger lines of a world never
+ * change), and a fingerprint is made once for each key. One world of ten does without.
+ */
+const QUICK: readonly Change[] = [
+  {
+    file: "core/chain.ts",
+    find: "export const inspect = (bytes: Uint8Array): Line => {",
+    put: `const seen = new WeakMap<Uint8Array, Line>();
+export const inspect = (bytes: Uint8Array): Line => {
+  const known = seen.get(bytes);
+  if (known !== undefined) return known;
+  const line = inspectOnce(bytes);
+  seen.set(bytes, line);
+  return line;
+};
+const inspectOnce = (bytes: Uint8Array): Line => {`,
+  },
+  {
+    file: "core/secret.ts",
+    find: "  fingerprint(salt: string): Fp {",
+    put: `  fingerprint(salt: string): Fp {
+    const key = this.#bytes.toString("latin1");
+    const known = made.get(salt)?.get(key);
+    if (known !== undefined) return known;
+    const fp = this.fingerprintOnce(salt);
+    if (!made.has(salt)) made = new Map([[salt, new Map()]]);
+    made.get(salt)?.set(key, fp);
+    return fp;
+  }
+
+  fingerprintOnce(salt: string): Fp {`,
+  },
+  {
+    file: "core/secret.ts",
+    find: "const FINGERPRINT_DOMAIN",
+    put: "let made = new Map<string, Map<string, string>>();\nconst FINGERPRINT_DOMAIN",
+  },
+];
+
+export type Copies = {
+  /** The sources with these changes, as modules of their own. */
+  readonly load: (changes: readonly Change[]) => Promise<Product>;
+  readonly remove: () => void;
+};
+
+/** Changed copies of the pure rooms of the product, in a temporary folder. Nothing of this is ever in the product itself. */
+export const makeCopies = (): Copies => {
+  const folder = mkdtempSync(join(tmpdir(), "imkit-rotator-simulation-"));
+  let count = 0;
+  return {
+    load: async (changes) => {
+      const src = join(folder, `src-${count++}`);
+      mkdirSync(src);
+      writeFileSync(join(src, "package.json"), '{ "type": "module" }');
+      for (const room of ["core", "flow"]) cpSync(join(SRC, room), join(src, room), { recursive: true });
+      cpSync(join(SRC, "ports.ts"), join(src, "ports.ts"));
+      for (const { file, find, put } of [...QUICK, ...changes]) {
+        const path = join(src, file);
+        const text = readFileSync(path, "utf8");
+        const parts = text.split(find);
+        if (parts.length !== 2)
+          throw new Error(`${file} holds this ${parts.length - 1} times, not once: ${find}`);
+        writeFileSync(path, parts.join(put));
+      }
+      return loadProduct(src);
+    },
+    remove: () => rmSync(folder, { recursive: true, force: true }),
+  };
+};
+
+/** The product as it is. */
+export const loadAsIs = (): Promise<Product> => loadProduct(SRC);

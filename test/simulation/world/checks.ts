@@ -1,0 +1,383 @@
+import type { Entry, LedgerEvent } from "../../../src/core/events.ts";
+import type { AppState } from "../../../src/core/state.ts";
+import type { Imkit } from "./imkit.ts";
+import type { TrueStore, TrueWorkload, Watcher } from "./places.ts";
+import type { Proc } from "./process.ts";
+import type { Product } from "./product.ts";
+import type { TrueEscrow, TrueLedger } from "./record.ts";
+import type { Timeline } from "./timeline.ts";
+
+/** What must hold in every world, whatever goes wrong in it. */
+export type Checks = Watcher & {
+  readonly entered: (proc: Proc, entry: Entry, before: AppState) => void;
+  readonly mutates: (proc: Proc, what: string) => void;
+  readonly escrowRemoved: (proc: Proc, fp: string) => void;
+  /** A person was told that the key is safe. */
+  readonly acknowledged: (text: string) => void;
+  /** A person reads that an old key may be revoked now. */
+  readonly saysRevoke: (proc: Proc) => void;
+  readonly atEnd: () => void;
+  readonly fpOf: (text: string) => string;
+};
+
+type Around = {
+  readonly sound: Product;
+  readonly time: Timeline;
+  readonly stores: ReadonlyMap<string, TrueStore>;
+  readonly workloads: ReadonlyMap<string, TrueWorkload>;
+  readonly escrow: () => TrueEscrow;
+  readonly ledger: () => TrueLedger;
+  readonly imkit: Imkit;
+  readonly processes: ReadonlyMap<string, Proc>;
+  readonly violated: (what: string) => void;
+  readonly probes: number;
+};
+
+type Intent = {
+  readonly id: string;
+  readonly inst: string;
+  readonly rotation: string;
+  readonly target: string;
+  readonly action: "write" | "roll";
+  readonly fp: string;
+  readonly at: number;
+  closed: boolean;
+  begun: number;
+};
+
+const FRESH_MS = 30_000;
+const SILENCE_MS = 90_000;
+
+export const checksOf = (around: Around): Checks => {
+  const { sound, time, stores, workloads, imkit, violated } = around;
+  const intents = new Map<string, Intent>();
+  const byOp = new Map<string, Intent>();
+  const authors: string[] = [];
+  const lastEntryAt = new Map<string, number>();
+  const acked = new Map<string, string>();
+  const strange = new Set<string>();
+  const fps = new Map<string, string>();
+  const texts = new Map<string, string>();
+  let workedAt = 0;
+
+  const state = (): AppState => around.ledger().state();
+  const fpOf = (text: string): string => {
+    const known = fps.get(text);
+    if (known !== undefined) return known;
+    const { salt } = state();
+    if (salt === null) return "";
+    const fp = new sound.Secret(text).fingerprint(salt);
+    fps.set(text, fp);
+    texts.set(fp, text);
+    return fp;
+  };
+  const textOf = (fp: string): string | null => {
+    const known = texts.get(fp);
+    if (known !== undefined) return known;
+    for (const text of imkit.keys.keys()) fpOf(text);
+    return texts.get(fp) ?? null;
+  };
+  const short = (fp: string | null): string => fp?.slice(0, 8) ?? "-";
+
+  /** The world behind "every store and workload has the new key". What somebody changed after the last look is nobody's fault. */
+  const isEverywhere = (proc: Proc, claim: string): void => {
+    const r = state().rotation;
+    if (r === null || r.newFp === null) return violated(`${claim} without a new key`);
+    const text = textOf(r.newFp);
+    for (const planned of r.stores.values()) {
+      const store = stores.get(planned.name);
+      if (store === undefined || !planned.required || planned.state === "dropped" || store.value === text)
+        continue;
+      const lied = proc.memory.reads.get(planned.name);
+      if (lied?.honest === false && lied.value === text && lied.at >= workedAt) continue;
+      const isNews = store.seenAt >= workedAt && store.changedAt > store.seenAt && store.seen === text;
+      if (!isNews)
+        violated(`${claim} by ${proc.name}, but the store ${store.plan.name} does not hold the new key`);
+    }
+    for (const planned of r.rollouts.values()) {
+      const w = workloads.get(planned.name);
+      if (w === undefined || !planned.required || planned.state === "dropped" || w.how === "none") continue;
+      if (w.uses === text) continue;
+      const store = stores.get(w.reads);
+      // It was restarted while somebody had put another value there, who took it away again before anyone looked.
+      const isHidden = w.tainted && store?.changedBy !== "us";
+      const isOutside =
+        store === undefined || r.stores.get(w.reads)?.state === "dropped" || !store.plan.required;
+      if (!isHidden && !isOutside && store.value === text) {
+        violated(`${claim} by ${proc.name}, but the workload ${w.plan.name} uses an old key`);
+      }
+    }
+  };
+
+  const isOpenFor = (target: string, rotation: string): Intent | undefined => {
+    for (const i of intents.values())
+      if (!i.closed && i.target === target && i.rotation === rotation) return i;
+    return undefined;
+  };
+
+  const intended = (proc: Proc, e: LedgerEvent & { type: "intent" }, id: string, before: AppState): void => {
+    const r = before.rotation;
+    const what = `${proc.name} intends to ${e.action} ${e.target}`;
+    const open = isOpenFor(e.target, e.rotation);
+    if (open !== undefined) violated(`${what} while ${open.id} has no known end`);
+    if (r === null || r.ended !== null || r.id !== e.rotation)
+      violated(`${what} outside of an open rotation`);
+    else {
+      if (r.newFp !== e.fp) violated(`${what} for a key that is not the new one`);
+      if (r.wrongKey || r.newRejected) violated(`${what} although the new key was seen dead`);
+      if (r.closing) violated(`${what} while closing`);
+      const targets = [...r.stores.values(), ...r.rollouts.values()].filter(
+        (t) => t.required && t.state !== "dropped",
+      );
+      const unsure = targets.filter((t) => t.preflight?.run !== e.run || !t.preflight.ok);
+      if (unsure.length > 0)
+        violated(`${what} before the preflight of ${unsure.map((t) => t.name).join(", ")}`);
+      if (r.verified?.run !== e.run || !r.verified.ok) violated(`${what} before the new key was verified`);
+      const dead = [...before.old.keys()].every((fp) => before.verdicts.get(fp)?.verdict === "rejected");
+      const canaries = [...r.rollouts.values()].filter(
+        (w) => w.canary && w.state !== "done" && w.state !== "dropped",
+      );
+      const isUrgent = r.mode === "replace" || (before.old.size > 0 && dead);
+      if (
+        e.action === "roll" &&
+        !isUrgent &&
+        r.rollouts.get(e.target)?.canary === false &&
+        canaries.length > 0
+      ) {
+        violated(`${what} before the canary`);
+      }
+    }
+    if (before.claim?.inst !== proc.claim.inst) violated(`${what} without the claim`);
+    if (e.action === "roll") isEverywhereStores(proc, what);
+    const intent: Intent = {
+      id,
+      inst: proc.claim.inst,
+      rotation: e.rotation,
+      target: e.target,
+      action: e.action,
+      fp: e.fp,
+      at: time.now(),
+      closed: false,
+      begun: 0,
+    };
+    intents.set(id, intent);
+    byOp.set(e.opId, intent);
+  };
+
+  /** No restart before the stores are written. */
+  const isEverywhereStores = (proc: Proc, what: string): void => {
+    const r = state().rotation;
+    const text = r?.newFp ? textOf(r.newFp) : null;
+    for (const planned of r?.stores.values() ?? []) {
+      const store = stores.get(planned.name);
+      if (store === undefined || !planned.required || planned.state === "dropped" || store.value === text)
+        continue;
+      const lied = proc.memory.reads.get(planned.name);
+      if (lied?.honest === false && lied.value === text) continue;
+      const wasSeen = store.seen === text && store.changedAt > store.seenAt;
+      if (!wasSeen)
+        violated(`${what}, but the store ${planned.name} does not hold the new key (${proc.name})`);
+    }
+  };
+
+  const ended = (proc: Proc, e: LedgerEvent, intent: Intent | undefined): void => {
+    if (e.type !== "result" && e.type !== "observed") return;
+    if (intent === undefined) return violated(`${proc.name} records the end of an intent that is not there`);
+    if (e.outcome === "unknown") return;
+    const read = proc.memory.reads.get(intent.target);
+    if (intent.action === "write" && e.type === "observed" && (read === undefined || read.at < intent.at)) {
+      violated(`${proc.name} closes ${intent.id} without a look at ${intent.target}`);
+    }
+    if (intent.action === "write" && e.outcome === "ok" && (!read || fpOf(read.value ?? "") !== intent.fp)) {
+      violated(`${proc.name} says that ${intent.target} was written, which it did not see`);
+    }
+    intent.closed = true;
+  };
+
+  const proved = (proc: Proc, e: LedgerEvent & { type: "proof" }): void => {
+    const text = textOf(e.fp);
+    const key = text === null ? undefined : imkit.keys.get(text);
+    if (key === undefined) return violated(`${proc.name} proves a key that IMKIT never issued`);
+    if (key.revokedAt === null) violated(`${proc.name} proves ${short(e.fp)} dead, which nobody revoked`);
+    else if (imkit.works(key.text)) violated(`${proc.name} proves ${short(e.fp)} dead, which still works`);
+    if (e.triads.length < around.probes) violated(`${proc.name} proves with ${e.triads.length} triads`);
+    const isSound = e.triads.every((t) => t.new.verdict === "accepted" && t.old.verdict !== "accepted");
+    if (!isSound) violated(`${proc.name} proves with a triad that proves nothing`);
+  };
+
+  const isClosable = (proc: Proc, what: string, before: AppState): void => {
+    const open = [...before.old].filter(([, k]) => !k.proved && !k.waived).map(([fp]) => short(fp));
+    if (open.length > 0) violated(`${what} by ${proc.name} while ${open.join(", ")} may work`);
+    for (const [fp, k] of before.old) {
+      const text = textOf(fp);
+      if (k.proved && text !== null && imkit.works(text))
+        violated(`${what} while the proved key ${short(fp)} works`);
+    }
+    const now = before.rotation?.newFp ? imkit.keys.get(textOf(before.rotation.newFp) ?? "") : undefined;
+    if (now === undefined) violated(`${what} without a new key`);
+    isEverywhere(proc, what);
+  };
+
+  const entered = (proc: Proc, entry: Entry, before: AppState): void => {
+    authors[entry.seq] = proc.claim.inst;
+    const line = Buffer.from(around.ledger().lines[entry.seq] ?? []).toString("latin1");
+    for (const text of imkit.keys.keys()) {
+      if (line.includes(text.slice(4, 24)) || line.includes(text.slice(30, 50)))
+        violated("a key is in the ledger");
+    }
+    entry.events.forEach((e, index) => {
+      switch (e.type) {
+        case "intent":
+          workedAt = time.now();
+          return intended(proc, e, `${entry.seq}.${index}`, before);
+        case "result":
+          workedAt = time.now();
+          return ended(proc, e, intents.get(e.intent));
+        case "observed":
+          if (e.intent === undefined) return;
+          workedAt = time.now();
+          return ended(proc, e, intents.get(e.intent));
+        case "restarted":
+          workedAt = time.now();
+          return;
+        case "staged":
+        case "mode-found": {
+          // A key of another app, as far as anybody can tell, is dropped when another one takes its place.
+          const text = e.sameApp === "different" ? textOf(e.fp) : null;
+          if (text !== null) acked.delete(text);
+          if (e.sameApp === "different") strange.add(e.fp);
+          return;
+        }
+        case "waived": {
+          const text = e.fp === undefined ? null : textOf(e.fp);
+          if (text !== null) acked.delete(text);
+          return;
+        }
+        case "proof":
+          return proved(proc, e);
+        case "waiting":
+          return e.for === "revoke" ? isEverywhere(proc, "asks to revoke") : undefined;
+        case "closing":
+          return isClosable(proc, e.type, before);
+        case "done": {
+          if (before.rotation?.closing !== true) violated(`${proc.name} is done without closing`);
+          const text = before.rotation?.newFp ? textOf(before.rotation.newFp) : null;
+          if (text !== null) acked.delete(text);
+          return;
+        }
+        case "claimed": {
+          const other = before.claim;
+          if (other === null || other.inst === e.inst) return;
+          const isGone = other.host === e.host && around.processes.get(other.inst)?.isDead() !== false;
+          const silent = time.now() - (lastEntryAt.get(other.inst) ?? 0);
+          if (!isGone && silent < SILENCE_MS)
+            violated(`${proc.name} takes a live claim over after ${silent} ms`);
+          return;
+        }
+        default:
+          return;
+      }
+    });
+    lastEntryAt.set(proc.claim.inst, time.now());
+  };
+
+  /** Nothing is done in the world before its durable intent, by a process that still is the holder as far as it can know. */
+  const begins = (proc: Proc, target: string, opId: string, fp: string | null): void => {
+    const intent = byOp.get(opId);
+    const what = `${proc.name} acts on ${target}`;
+    if (intent === undefined || intent.target !== target || intent.inst !== proc.claim.inst) {
+      return violated(`${what} without a durable intent`);
+    }
+    if (fp !== null && intent.fp !== fp) violated(`${what} with another key than intended`);
+    if (intent.closed) violated(`${what} after the intent was closed`);
+    if (proc.memory.ledgerFailed) violated(`${what} after the ledger failed it`);
+    const age = time.now() - proc.memory.appendedAt;
+    if (age >= FRESH_MS) violated(`${what} ${age} ms after its last entry`);
+    const { shown } = proc.memory;
+    if (authors[shown - 1] !== proc.claim.inst) violated(`${what} although the head it saw is not its own`);
+    const r = state().rotation;
+    if (
+      shown === around.ledger().lines.length &&
+      (r === null || r.newFp !== intent.fp || r.wrongKey || r.ended !== null)
+    ) {
+      violated(`${what}, which is not wanted any more`);
+    }
+  };
+
+  const isKept = (fp: string): boolean => {
+    const text = textOf(fp);
+    return (
+      around.escrow().blobs.has(fp) || [...stores.values()].some((s) => s.value !== null && s.value === text)
+    );
+  };
+
+  /** It was in a store a moment ago, and somebody took it out of there since. */
+  const wasSeen = (proc: Proc | null, text: string): boolean =>
+    [...stores.values()].some((s) => {
+      const read = proc?.memory.reads.get(s.plan.name);
+      return read !== undefined && read.value === text && time.now() - read.at < 90_000;
+    });
+
+  const noneLost = (why: string, proc: Proc | null = null): void => {
+    const s = state();
+    for (const [text, fp] of acked) {
+      const isReleased = s.forgotten.has(fp) || s.dead.has(fp);
+      const isForeign = imkit.keys.get(text)?.app !== "app-1";
+      if (isReleased || isForeign || isKept(fp) || wasSeen(proc, text)) continue;
+      violated(`the acknowledged key ${short(fp)} is lost: ${why}`);
+    }
+  };
+
+  return {
+    entered,
+    writeBegins: (proc, store, text, opId) => {
+      begins(proc, store.plan.name, opId, fpOf(text));
+      if (!store.plan.write) violated(`${proc.name} writes the mirror ${store.plan.name}`);
+    },
+    writeHappens: (proc, store, text, opId) => {
+      const name = store.plan.name;
+      if ((store.ops.get(opId) ?? 0) > 0 && store.value !== text)
+        violated(`${proc.name} writes ${name} twice for one intent`);
+      const { value } = store;
+      if (value === null || value === text) return;
+      const fp = fpOf(value);
+      const s = state();
+      const meant = [...intents.values()].some((i) => i.target === name && i.fp === fp);
+      const isOurs = fp === s.current || fp === s.rotation?.newFp || s.lastSeen.get(name) === fp || meant;
+      const wasSeen = proc.memory.reads.get(name)?.value === value;
+      const mayGo = s.rotation?.mode === "replace" && !imkit.works(value);
+      if (!isOurs && !mayGo && (wasSeen || store.cas))
+        violated(`${proc.name} overwrites a stranger's value in ${name}`);
+      const key = s.old.get(fp);
+      const isElsewhere = [...stores.values()].some((o) => o !== store && o.value === value);
+      if (key && !key.proved && !key.waived && !around.escrow().blobs.has(fp) && !isElsewhere) {
+        violated(`the old key ${short(fp)} is lost: ${proc.name} overwrites its last copy in ${name}`);
+      }
+    },
+    written: (store) => noneLost(`${store.plan.name} was written`),
+    rollBegins: (proc, w, opId) => {
+      begins(proc, w.plan.name, opId, null);
+      const intent = byOp.get(opId);
+      if (intent === undefined) return;
+      intent.begun++;
+      if (intent.begun > 1) violated(`${proc.name} triggers ${w.plan.name} twice for one intent`);
+    },
+    mutates: (proc, what) => {
+      if (proc.memory.ledgerFailed) violated(`${proc.name} ${what} after the ledger failed it`);
+    },
+    escrowRemoved: (proc, fp) => noneLost(`${short(fp)} was dropped from escrow`, proc),
+    acknowledged: (text) => {
+      if (strange.has(fpOf(text))) return;
+      acked.set(text, fpOf(text));
+      noneLost("it never was kept");
+    },
+    fpOf,
+    saysRevoke: (proc) => isEverywhere(proc, "says that it is safe to revoke"),
+    atEnd: () => {
+      noneLost("at the end");
+      const report = sound.verifyLedger(around.ledger().lines, { folder: true });
+      if (!report.ok)
+        violated(`the ledger does not verify: ${report.problems.map((p) => p.code).join(", ")}`);
+    },
+  };
+};

@@ -1,0 +1,48 @@
+import { pathToFileURL } from "node:url";
+import type * as chain from "../../../src/core/chain.ts";
+import type * as errors from "../../../src/core/errors.ts";
+import type * as outcome from "../../../src/core/outcome.ts";
+import type * as secret from "../../../src/core/secret.ts";
+import type * as state from "../../../src/core/state.ts";
+import type * as verify from "../../../src/core/verify.ts";
+import type * as adopt from "../../../src/flow/adopt.ts";
+import type * as confirm from "../../../src/flow/confirm.ts";
+import type * as journal from "../../../src/flow/journal.ts";
+import type * as keys from "../../../src/flow/keys.ts";
+import type * as rotate from "../../../src/flow/rotate.ts";
+import type * as stage from "../../../src/flow/stage.ts";
+
+/** The modules of the product that a world runs: the real ones, or a copy of them with a bug planted. */
+export type Product = Pick<typeof chain, "follow"> &
+  Pick<typeof errors, "ProviderError" | "RotatorError"> &
+  Pick<typeof outcome, "phaseOf" | "failureOf"> &
+  Pick<typeof secret, "Secret"> &
+  Pick<typeof state, "evolve" | "EMPTY" | "isOpen" | "unproved"> &
+  Pick<typeof verify, "verifyLedger"> &
+  Pick<typeof adopt, "adopt"> &
+  Pick<typeof confirm, "confirmRevoked"> &
+  Pick<typeof journal, "openJournal"> &
+  Pick<typeof keys, "openKeys"> &
+  Pick<typeof rotate, "rotate"> &
+  Pick<typeof stage, "stage" | "discard">;
+
+const FILES = [
+  "core/chain",
+  "core/errors",
+  "core/outcome",
+  "core/secret",
+  "core/state",
+  "core/verify",
+  "flow/adopt",
+  "flow/confirm",
+  "flow/journal",
+  "flow/keys",
+  "flow/rotate",
+  "flow/stage",
+];
+
+/** @param src folder that holds core/ and flow/ */
+export const loadProduct = async (src: string): Promise<Product> => {
+  const modules = await Promise.all(FILES.map((file) => import(pathToFileURL(`${src}/${file}.ts`).href)));
+  return Object.assign({}, ...modules) as Product;
+};

@@ -1,0 +1,167 @@
+import type { PlannedRollout, PlannedStore } from "../../../src/core/events.ts";
+import type { ImkitStyle } from "./imkit.ts";
+import type { TrueStore, TrueWorkload } from "./places.ts";
+import type { Prng } from "./prng.ts";
+
+/** What one world is made of and what goes wrong in it; drawn from its seed. */
+export type Scenario = {
+  readonly stores: readonly TrueStore[];
+  readonly workloads: readonly TrueWorkload[];
+  readonly imkit: ImkitStyle;
+  readonly soakMs: number;
+  readonly control: boolean;
+  /** What the stores hold when it begins. */
+  readonly start: "one key" | "nothing" | "a dead key" | "one live, one dead" | "two live";
+  /** Nothing goes wrong at all. */
+  readonly calm: boolean;
+  /** From this time on nothing goes wrong any more. */
+  readonly peaceAt: number;
+  readonly crashes: number;
+  readonly pauses: number;
+  readonly stops: number;
+  readonly refuses: number;
+  readonly losesAnswer: number;
+  readonly lies: number;
+  readonly stale: number;
+  readonly ledgerFails: number;
+  readonly escrowFails: number;
+  /** Mean time between unattended passes; 0 = none. */
+  readonly cronEvery: number;
+  readonly machines: number;
+  readonly strangers: number;
+  /** How people err. */
+  readonly revokesEarly: number;
+  readonly revokesWrong: number;
+  readonly changesMind: number;
+  readonly wrongApp: number;
+  readonly never: number;
+};
+
+const store = (plan: PlannedStore, change: Pick<TrueStore, "cas" | "witness" | "follows">): TrueStore => ({
+  plan,
+  ...change,
+  value: null,
+  revision: 0,
+  changedAt: 0,
+  changedBy: "start",
+  quoted: null,
+  seenAt: -1,
+  seen: null,
+  before: null,
+  troubles: [],
+  ops: new Map(),
+});
+
+export const drawScenario = (chance: Prng): Scenario => {
+  const calm = chance.chance(0.1);
+  const peaceAt = chance.int(60, 900) * 1_000;
+  const some = (probability: number, amount: number): number =>
+    !calm && chance.chance(probability) ? amount : 0;
+  const trouble = (): { from: number; to: number; code: string }[] => {
+    if (calm || !chance.chance(0.12)) return [];
+    const from = chance.int(0, 300_000);
+    return [
+      {
+        from,
+        to: from + chance.int(5_000, 200_000),
+        code: chance.pick(["UNAVAILABLE", "AUTHZ", "THROTTLED"]),
+      },
+    ];
+  };
+
+  const names = ["aws", "azure", "k8s", "env"].slice(0, chance.pick([1, 1, 2, 2, 3, 4]));
+  const stores = names.map((name, i) => {
+    const plan: PlannedStore = {
+      name,
+      type: "world",
+      where: `world:${name}`,
+      required: i === 0 || !chance.chance(0.15),
+      write: i === 0 || !chance.chance(0.04),
+    };
+    const made = store(plan, {
+      cas: chance.chance(0.5),
+      witness: chance.chance(0.5),
+      follows: plan.write ? null : "aws",
+    });
+    made.troubles.push(...trouble());
+    return made;
+  });
+
+  const kinds = chance.pick<readonly TrueWorkload["how"][]>([
+    ["manual"],
+    ["none"],
+    ["auto"],
+    ["auto", "auto"],
+    ["auto", "manual"],
+    ["auto", "auto", "none"],
+  ]);
+  const required = stores.filter((s) => s.plan.required).map((s) => s.plan.name);
+  const workloads = kinds.map((how, i): TrueWorkload => {
+    const watched = how === "auto" && chance.chance(0.5);
+    const plan: PlannedRollout = {
+      name: `work-${i}`,
+      type: how === "auto" ? "exec" : how,
+      where: `world:work-${i}`,
+      required: i === 0 || !chance.chance(0.15),
+      canary: i === 0 && how === "auto" && kinds.length > 1 && chance.chance(0.5),
+      after: i > 0 && how === "auto" && chance.chance(0.3) ? ["work-0"] : [],
+    };
+    return {
+      plan,
+      how,
+      watched,
+      reads: chance.pick(required),
+      takesMs: chance.int(100, chance.chance(0.04) ? 90_000 : 6_000),
+      uses: null,
+      loadedAt: 0,
+      tainted: false,
+      mark: "",
+      doneAt: 0,
+      troubles: trouble(),
+      ops: new Map(),
+    };
+  });
+
+  return {
+    stores,
+    workloads,
+    imkit: {
+      replaces: chance.chance(0.2),
+      worksAfterMs: chance.pick([0, 0, 2_000, 15_000]),
+      diesAfterMs: chance.pick([0, 0, 3_000, 25_000]),
+      says: chance.chance(0.12) ? "UNAUTHORIZED" : "INVALID_API_KEY",
+      showsApp: chance.chance(0.7),
+    },
+    soakMs: chance.pick([0, 0, 0, 30_000]),
+    control: !chance.chance(0.15),
+    start: chance.pick([
+      "one key",
+      "one key",
+      "one key",
+      "one key",
+      "nothing",
+      "a dead key",
+      "one live, one dead",
+      "two live",
+    ]),
+    calm,
+    peaceAt: calm ? 0 : peaceAt,
+    crashes: some(0.6, chance.pick([0.1, 0.3, 0.6])),
+    pauses: some(0.35, 0.2),
+    stops: some(0.2, 0.2),
+    refuses: some(0.35, 0.05),
+    losesAnswer: some(0.35, 0.15),
+    lies: some(0.12, 0.1),
+    stale: some(0.15, 0.1),
+    ledgerFails: some(0.15, 0.02),
+    escrowFails: some(0.1, 0.02),
+    cronEvery: some(0.4, chance.pick([40_000, 100_000])),
+    machines: chance.pick([1, 1, 2]),
+    strangers: some(0.25, chance.int(1, 3)),
+    revokesEarly: some(0.15, 0.5),
+    revokesWrong: some(0.1, 0.6),
+    changesMind: some(0.15, 0.3),
+    wrongApp: some(0.07, 0.5),
+    never: some(0.05, 1),
+  };
+};
