@@ -1,4 +1,3 @@
-import { performance } from "node:perf_hooks";
 import type { Clock } from "../ports.ts";
 
 /** A timer longer than this fires at once, so a longer sleep ends early (24.8 days) and its caller looks again. */

@@ -1,8 +1,10 @@
+import { isUtf8 } from "node:buffer";
 import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs";
 import { RotatorError } from "../core/errors.ts";
 
 const MAX_BYTES = 256 * 1024;
 const MAX_LINES = 20;
+const BOM = Buffer.from([0xef, 0xbb, 0xbf]);
 
 /**
  * CONFIG_INVALID with one line a problem, each `<path>:<line>:<column>: message`, in the order of the file.
@@ -33,11 +35,9 @@ const placeOf = (text: string): readonly [number, number] => {
 export const readConfigText = (path: string): string => {
   const bytes = readBytes(path);
   if (bytes.includes(0)) throw configInvalid([`${path}:1:1: is not a text file (it holds NUL bytes)`]);
-  try {
-    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
-  } catch {
-    throw configInvalid([`${path}:1:1: is not UTF-8 text`]);
-  }
+  // Not a TextDecoder: the first one of a process costs more than the reading.
+  if (!isUtf8(bytes)) throw configInvalid([`${path}:1:1: is not UTF-8 text`]);
+  return bytes.toString("utf8", bytes.subarray(0, BOM.length).equals(BOM) ? BOM.length : 0);
 };
 
 /** Synchronous: for one small file before anything else runs, that is the fastest. */

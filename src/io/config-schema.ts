@@ -1,6 +1,10 @@
 import * as z from "zod/mini";
 import { parseDuration } from "../core/policy.ts";
 import { checkBaseUrl } from "./imkit-address.ts";
+import { isTimezone } from "./timezone.ts";
+
+// Each schema is used once or twice in a process: compiling it first costs more than it saves.
+z.config({ jitless: true });
 
 /** States that a notification can be about; `*` is all of them. */
 export const NOTIFY_STATES = [
@@ -43,14 +47,6 @@ const duration = z.string({ error: durationWords }).check(
   ),
 );
 
-const isTimezone = (zone: string): boolean => {
-  try {
-    Intl.DateTimeFormat("en", { timeZone: zone });
-    return true;
-  } catch {
-    return false;
-  }
-};
 const timezone = told(
   z.string().check(z.refine(isTimezone, "must be an IANA time zone, such as Asia/Taipei or UTC")),
   "Time zone in which `schedule` is read.",

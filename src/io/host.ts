@@ -1,4 +1,3 @@
-import { execFile } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { readFile, readlink } from "node:fs/promises";
 import { hostname } from "node:os";
@@ -118,11 +117,13 @@ const thisSystem: HostSystem = {
   read: (path) => readFile(path, "utf8"),
   link: (path) => readlink(path),
   poke: (other) => void process.kill(other, 0),
-  bootSession: () =>
-    new Promise((resolve, reject) => {
+  bootSession: async () => {
+    const { execFile } = await import("node:child_process");
+    return new Promise((resolve, reject) => {
       const argv = ["-n", "kern.bootsessionuuid"];
       execFile("/usr/sbin/sysctl", argv, { timeout: 2_000 }, (error, stdout) =>
         error === null ? resolve(stdout) : reject(error),
       );
-    }),
+    });
+  },
 };

@@ -168,15 +168,15 @@ const actorId = (io: Io): string => {
   }
 };
 
+/** The formats are made at the first use: that takes longer than all else that is done here. */
 const clockIn = (timeZone: string) => {
-  const time = new Intl.DateTimeFormat("en-GB", { timeZone, hour: "2-digit", minute: "2-digit" });
-  const day = new Intl.DateTimeFormat("en-CA", {
-    timeZone,
-    year: "numeric",
-    month: "2-digit",
-    day: "2-digit",
-  });
+  let formats: { readonly time: Intl.DateTimeFormat; readonly day: Intl.DateTimeFormat } | null = null;
   return (ts: string): string => {
+    formats ??= {
+      time: new Intl.DateTimeFormat("en-GB", { timeZone, hour: "2-digit", minute: "2-digit" }),
+      day: new Intl.DateTimeFormat("en-CA", { timeZone, year: "numeric", month: "2-digit", day: "2-digit" }),
+    };
+    const { time, day } = formats;
     const at = new Date(ts);
     const today = day.format(new Date()) === day.format(at);
     return today ? time.format(at) : `${day.format(at)} ${time.format(at)}`;
