@@ -1,13 +1,14 @@
 import { RotatorError } from "../core/errors.ts";
-import { wanted } from "../core/state.ts";
+import { isOpen, wanted } from "../core/state.ts";
 import { controlRejects } from "../core/verdict.ts";
-import { Secret } from "../core/secret.ts";
-import type { Check } from "../ports.ts";
+import { Secret, showFp } from "../core/secret.ts";
+import type { Check, Stored } from "../ports.ts";
 import type { Hands } from "./hands.ts";
-import { openJournal } from "./journal.ts";
+import { type Journal, openJournal } from "./journal.ts";
 import { openKeys } from "./keys.ts";
 import { asProviderError } from "./pass.ts";
 import { probeKey } from "./probing.ts";
+import { isOurs, witnessProblem } from "./push.ts";
 
 export type Finding = {
   readonly id: string;
@@ -22,7 +23,7 @@ export type Finding = {
 export const doctor = async (hands: Hands): Promise<readonly Finding[]> => {
   const groups = await Promise.all([
     ledgerAndKeys(hands),
-    ...hands.app.stores.map((t) => target(hands, "store", t.plan.name, () => storeChecks(hands, t.store))),
+    ...hands.app.stores.map((t) => target(hands, "store", t.plan.name, () => storeChecks(hands, t))),
     ...hands.app.rollouts.map((t) =>
       target(hands, "rollout", t.plan.name, async () => {
         const checks = await t.rollout.preflight(hands.signal);
@@ -55,21 +56,48 @@ const target = async (
 
 const storeChecks = async (
   hands: Hands,
-  store: Hands["app"]["stores"][number]["store"],
+  { plan, store }: Hands["app"]["stores"][number],
 ): Promise<readonly Check[]> => {
   const checks = await store.preflight(hands.signal);
   if (checks.some((c) => c.status === "fail")) return checks;
-  const stored = await store.read(hands.signal);
-  return [
-    ...checks,
-    stored === null
-      ? {
-          id: "value",
-          status: "warn",
-          message: `${store.where} holds no key yet; the first rotation will fill it.`,
-        }
-      : { id: "value", status: "ok", message: `${store.where} holds a key.` },
-  ];
+  return [...checks, valueCheck(hands, plan.name, await store.read(hands.signal), await knownOf(hands))];
+};
+
+/** The ledger as far as it can be read; whether it can is a check of its own. */
+const knownOf = async (hands: Hands): Promise<Journal | null> => {
+  try {
+    const journal = await openJournal(hands);
+    return journal.state().adopted ? journal : null;
+  } catch (error) {
+    if (error instanceof RotatorError) return null;
+    throw error;
+  }
+};
+
+/** What a rotation would stop at: a value that nobody here knows, or one that was written with another ledger. */
+const valueCheck = (hands: Hands, name: string, stored: Stored | null, journal: Journal | null): Check => {
+  const id = "value";
+  if (stored === null)
+    return { id, status: "warn", message: "It holds no key yet; the first rotation will fill it." };
+  if (journal === null) return { id, status: "ok", message: "It holds a key." };
+  const s = journal.state();
+  const fp = stored.secret.fingerprint(s.salt ?? "");
+  const witness = witnessProblem({ journal }, stored);
+  if (witness !== null)
+    return {
+      id,
+      status: "fail",
+      message: `${witness}: its value was written with a ledger that this is not.`,
+    };
+  if (isOurs(s, name, fp)) return { id, status: "ok", message: `It holds the key ${showFp(fp)}.` };
+  return {
+    id,
+    status: "fail",
+    message: `It holds ${showFp(fp)}, a value that nobody here knows; a rotation would stop at it.`,
+    fix: isOpen(s)
+      ? "Find out who changed it, and put the key that `status` names back there"
+      : `Put the current key back there, or take this one for it: imkit-rotator adopt ${hands.app.name} --current ${showFp(fp)}`,
+  };
 };
 
 const finding = (

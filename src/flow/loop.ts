@@ -160,8 +160,9 @@ const startPass = (
 
   /** Nothing new starts; what runs is given a moment to end by itself, then is told to stop. */
   const drain = async (): Promise<void> => {
+    if (running.size === 0) return;
     const all = Promise.all(running.values());
-    if (running.size > 0 && failure === null) {
+    if (failure === null) {
       const patience = new AbortController();
       await Promise.race([all, clock.sleep(TICK_MS, patience.signal)]);
       patience.abort(OVER);

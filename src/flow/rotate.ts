@@ -69,6 +69,7 @@ export const work = async (
   const started = hands.clock.monotonic();
   const ends = new Map<Fp, ProofEnd>();
   let worked: string | null = null;
+  let confirm = options.confirm;
   let restarted = options.restarted;
   for (;;) {
     await openRotation(hands, journal, worked === null ? options : { ...options, drop: [] });
@@ -77,12 +78,14 @@ export const work = async (
     if (restarted) await recordRestart(hands, journal);
     restarted = false;
     for (const [fp, end] of await runLoop(hands, journal, keys, {
-      confirm: options.confirm,
+      confirm,
       lockWaitMs: options.waitMs,
       acceptApp: options.acceptApp,
     })) {
       ends.set(fp, end);
     }
+    // While it waits a probe, which writes nothing, comes before the next triads.
+    confirm = false;
     if (hands.signal.aborted) break;
     // What is said to a person is said of the ledger as it is now, not as it was before a long look.
     await journal.refresh();

@@ -41,6 +41,7 @@ type Intent = {
   readonly action: "write" | "roll";
   readonly fp: string;
   readonly at: number;
+  readonly mode: string | null;
   closed: boolean;
   begun: number;
 };
@@ -157,6 +158,7 @@ export const checksOf = (around: Around): Checks => {
       action: e.action,
       fp: e.fp,
       at: time.now(),
+      mode: r?.mode ?? null,
       closed: false,
       begun: 0,
     };
@@ -344,13 +346,15 @@ export const checksOf = (around: Around): Checks => {
       const s = state();
       const meant = [...intents.values()].some((i) => i.target === name && i.fp === fp);
       const isOurs = fp === s.current || fp === s.rotation?.newFp || s.lastSeen.get(name) === fp || meant;
-      const wasSeen = proc.memory.reads.get(name)?.value === value;
-      const mayGo = s.rotation?.mode === "replace" && !imkit.works(value);
+      const read = proc.memory.reads.get(name);
+      const wasSeen = read?.value === value;
+      const mayGo = byOp.get(opId)?.mode === "replace" && !imkit.works(value);
       if (!isOurs && !mayGo && (wasSeen || store.cas))
         violated(`${proc.name} overwrites a stranger's value in ${name}`);
       const key = s.old.get(fp);
       const isElsewhere = [...stores.values()].some((o) => o !== store && o.value === value);
-      if (key && !key.proved && !key.waived && !around.escrow().blobs.has(fp) && !isElsewhere) {
+      const wasLiedTo = read?.honest === false;
+      if (key && !key.proved && !key.waived && !wasLiedTo && !around.escrow().blobs.has(fp) && !isElsewhere) {
         violated(`the old key ${short(fp)} is lost: ${proc.name} overwrites its last copy in ${name}`);
       }
     },

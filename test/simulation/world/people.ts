@@ -185,7 +185,7 @@ export const operator = async (world: World): Promise<End> => {
       default:
         await world.sleep(waitMs());
     }
-    if (world.isCalm() && peaceRounds > 25 && before.old.size > 0) await confirm("the key is gone");
+    if (world.isCalm() && peaceRounds > 6 && before.old.size > 0) await confirm("the key is gone");
   }
   return { how: "stuck", rounds: MOST_ROUNDS, last };
 };
