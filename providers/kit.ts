@@ -90,8 +90,10 @@ export const bounded = async <T>(
   const both = AbortSignal.any([signal, limit.signal]);
   let committed = false;
   const late = () => new ProviderError("TIMEOUT", committed ? "unknown" : "not_applied");
+  const until = performance.now() + limitMs;
   const commit = () => {
-    if (both.aborted) throw late();
+    // Asked of the clock, too: a process that was stopped wakes before its timers fire.
+    if (both.aborted || performance.now() >= until) throw late();
     committed = true;
   };
   if (both.aborted) throw late();
