@@ -124,6 +124,8 @@ export const openJournal = async (hands: Hands): Promise<Journal> => {
     const began = clock.monotonic();
     try {
       if (poisoned !== null) throw poisoned;
+      // The read before this turn may have shown a foreign claim: what was found out meanwhile is no result any more.
+      if (lost && batch.some((w) => !w.late)) return reject(batch);
       if (batch.some((w) => w.decidedAt !== null && w.decidedAt !== seq - 1)) return reject(batch);
       const { line } = seal({
         v: 1,
