@@ -30,7 +30,7 @@ export const confirmCommand = async (io: Io, wired: Wired, flags: ConfirmFlags):
   try {
     const waive = flags.waive ? (flags.reason ?? "") : null;
     const confirmed = await confirmRevoked(await wired.hands(), { waitMs, waive, key });
-    if (io.signal.aborted && confirmed.verdict !== "rejected") {
+    if (io.signal.aborted && exitOfConfirmed(confirmed) !== 0) {
       throw new RotatorError("INTERRUPTED", { state: whereKeysAre(confirmed.state) });
     }
     return tell(io, wired, confirmed);

@@ -41,7 +41,7 @@ const checkFlags = (flags: StageFlags): void => {
 };
 
 const tell = async (io: Io, wired: Wired, result: StageResult): Promise<number> => {
-  const error = failureOf(wired, result);
+  const error = failureOf(wired, result, io.signal.aborted);
   const next = result.sameApp === "different" ? otherApp(wired, result) : nextOf(wired, result);
   if (io.json) {
     io.out(
@@ -87,7 +87,7 @@ const otherApp = (wired: Wired, result: StageResult): readonly NextStep[] => [
   },
 ];
 
-const failureOf = (wired: Wired, result: StageResult): RotatorError | null => {
+const failureOf = (wired: Wired, result: StageResult, interrupted: boolean): RotatorError | null => {
   const state = `The key ${showFp(result.fp)} is saved in escrow (durable). No store was touched by this.`;
   const rotateAgain = `imkit-rotator rotate ${wired.name}`;
   const undo = [`imkit-rotator stage ${wired.name} --discard`];
@@ -108,6 +108,7 @@ const failureOf = (wired: Wired, result: StageResult): RotatorError | null => {
       undo,
     });
   }
+  if (interrupted) return new RotatorError("INTERRUPTED", { state, do: [rotateAgain], undo });
   return new RotatorError("IMKIT_UNCLEAR", {
     why: sentence(result.why),
     state,
