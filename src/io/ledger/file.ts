@@ -135,7 +135,10 @@ const NO_LINKS = new Set(["EPERM", "ENOTSUP", "EOPNOTSUPP", "ENOSYS", "EMLINK", 
 const refusal = (seq: number, dir: string, code: string): RotatorError =>
   seq === 0 && NO_ACCESS.has(code)
     ? new RotatorError("STATE_UNUSABLE", { why: `The ledger ${dir} cannot be made (${code}).` })
-    : new RotatorError("LEDGER_UNWRITABLE", { why: `Entry ${seq} of ${dir} cannot be written (${code}).` });
+    : new RotatorError("LEDGER_UNWRITABLE", {
+        why: `Entry ${seq} of ${dir} cannot be written (${code}).`,
+        state: "What the entries before it began is looked at again by the next run.",
+      });
 
 const makeDirectory = async (dir: string): Promise<void> => {
   try {
