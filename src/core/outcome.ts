@@ -65,7 +65,7 @@ export const failureOf = (r: Rotation): Failure | null => {
       ["failed", "conflict", "unknown", "held"].includes(t.state) ||
       (t.state === "pending" && t.tries >= MAX_TRIES),
   );
-  const blocked = preflightFailed(r) ? targets.filter((t) => t.preflight?.ok === false) : [];
+  const blocked = preflightFailed(r) && workLeft(r) ? targets.filter((t) => t.preflight?.ok === false) : [];
   const all = [
     ...[...bad, ...unreadable(r)].map((t) => ({
       name: t.name,

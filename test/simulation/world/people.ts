@@ -246,7 +246,7 @@ export const strangers = (world: World): void => {
       const old = world.first?.text ?? null;
       const value = chance.pick([old, old, null, "foreign"]);
       if (value !== "foreign") return world.edit(store, value);
-      const key = imkit.issue("app-1");
+      const key = Object.assign(imkit.issue("app-1"), { worksAt: 0 });
       if (chance.chance(0.5)) imkit.revoke(key.text);
       world.edit(store, key.text);
     });
