@@ -54,9 +54,12 @@ export const prepare = async (hands: Hands, journal: Journal, keys: Keys): Promi
 export const rotate = async (hands: Hands, options: RotateOptions): Promise<Rotated> => {
   const journal = await openJournal(hands);
   const keys = openKeys(hands, journal);
+  const began = hands.clock.monotonic();
   if (journal.state().claim !== null) await awaitFree(hands, journal, options.waitMs);
   await prepare(hands, journal, keys);
-  return work(hands, journal, keys, options);
+  // One wait for all: what the other rotator took of it is gone.
+  const waitMs = Math.max(0, options.waitMs - (hands.clock.monotonic() - began));
+  return work(hands, journal, keys, { ...options, waitMs });
 };
 
 /** `rotate` on a ledger that is prepared. */
