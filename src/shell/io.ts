@@ -50,11 +50,20 @@ export const harmless = (text: string, colour = false): string => {
   return plain.map((part, i) => `${part}${codes[i] ?? ""}`).join("");
 };
 
+/** The current folder, also one that was removed meanwhile: what is looked for in it is then simply not there. */
+const folder = (): string => {
+  try {
+    return process.cwd();
+  } catch {
+    return process.env["PWD"] ?? "/";
+  }
+};
+
 export const isCommand = (text: string): boolean => text.startsWith("imkit-rotator ");
 
 export const openIo = (globals: Globals, signal: AbortSignal): Io => {
   const { env, stdin, stdout, stderr } = process;
-  const cwd = process.cwd();
+  const cwd = folder();
   const wanted = globals.color !== false && (env["NO_COLOR"] ?? "") === "" && env["TERM"] !== "dumb";
   const onOut = wanted && stdout.isTTY;
   const onErr = wanted && stderr.isTTY;

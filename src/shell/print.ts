@@ -146,6 +146,8 @@ const lineOf = (e: LedgerEvent, io: Io, targets: ReadonlyMap<string, string>): s
       return `Rotation ${e.rotation} abandoned: ${e.why}`;
     case "discarded":
       return `Key ${showFp(e.fp)} discarded`;
+    case "waiting":
+      return e.for === "soak" ? "… watching for a while, with both keys alive (soak)" : null;
     case "genesis":
     case "staged":
     case "plan-amended":
@@ -154,7 +156,6 @@ const lineOf = (e: LedgerEvent, io: Io, targets: ReadonlyMap<string, string>): s
     case "claimed":
     case "renewed":
     case "released":
-    case "waiting":
     case "notified":
     case "rollback-requested":
     case "late-effect":

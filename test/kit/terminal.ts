@@ -2,8 +2,7 @@ import { spawn, spawnSync } from "node:child_process";
 import { cleanEnv, programFile } from "./program.ts";
 
 /** `script` of util-linux gives a program a terminal of its own. Debian always has it; elsewhere these tests are left out by name. */
-export const hasTerminal =
-  spawnSync("script", ["--version"], { encoding: "utf8" }).stdout?.includes("util-linux") === true;
+export const hasTerminal = String(spawnSync("script", ["--version"]).stdout).includes("util-linux");
 
 /** When the screen shows `see`, `type` is typed, or `act` is done; in this order, each looked for after the one before. */
 export type Step = { readonly see: RegExp; readonly type?: string; readonly act?: () => void };

@@ -242,6 +242,19 @@ describe("what would expose the key is refused before anything is read", () => {
   });
 });
 
+it("schema prints the checked-in JSON Schema", async () => {
+  const { code, stdout } = await runProgram(["schema"], { cwd: bare });
+  expect(code).toBe(0);
+  expect(stdout).toBe(readFileSync(join("schema", "config.v1.json"), "utf8"));
+});
+
+it("what is printed from the sources is in step with them", () => {
+  const { status, stderr } = spawnSync(process.execPath, ["scripts/docs.ts", "--check"], {
+    encoding: "utf8",
+  });
+  expect({ status, stderr }).toMatchObject({ status: 0 });
+});
+
 describe("completion", () => {
   const lines = (text: string): readonly string[] => text.split("\n").filter((line) => line !== "");
   it.each([

@@ -243,3 +243,80 @@ describe("another rotator is at work", () => {
     });
   });
 });
+
+describe("what nobody expects", () => {
+  it("a fault of ours is said in one line, without its text and without a stack; one app's stops no other one", async () => {
+    const w = await world();
+    const boom = join(w.dir, "boom.mjs");
+    writeFileSync(boom, 'AbortSignal.any = () => { throw new TypeError("SECRET text"); };\n');
+    const env = { NODE_OPTIONS: `--import=${boom}` };
+    const ran = await w.run(["status", "--json"], { env });
+    expect(ran.code).toBe(1);
+    expect(errorOf(ran)).toMatchObject({
+      code: "INTERNAL",
+      why: expect.stringMatching(/^TypeError \S+:\d+:\d+$/),
+    });
+    expect(`${ran.stdout}${ran.stderr}`).not.toContain("SECRET");
+  });
+
+  it("a working directory that was removed", async () => {
+    const w = await world();
+    const gone = join(w.dir, "gone");
+    mkdirSync(gone);
+    const command = `rmdir "${gone}"; exec "${process.execPath}" "${await programFile()}" status`;
+    const { spawn } = await import("node:child_process");
+    const child = spawn("sh", ["-c", command], { cwd: gone, env: cleanEnv(w.dir, { PWD: gone }) });
+    let text = "";
+    for (const stream of [child.stdout, child.stderr])
+      stream.on("data", (d: Buffer) => (text += d.toString()));
+    const code = await new Promise((resolve) => child.on("close", resolve));
+    expect(text).not.toMatch(/\n\s+at |node:internal/);
+    expect({ code, text }).toMatchObject({ code: 0, text: expect.stringContaining("demo  new") });
+  });
+
+  it("a store that never answers costs status 5 s, and hides no other one", async () => {
+    const w = await world({
+      more: `  other:
+    baseUrl: http://127.0.0.1:9
+    stores:
+      - { name: slow, type: exec, read: [sleep, "30"], write: [cat] }
+      - { name: env, type: dotenv, path: ./env.env, key: IMKIT_API_KEY }
+`,
+    });
+    const began = performance.now();
+    const ran = await w.run(["status", "other", "--json"]);
+    expect(performance.now() - began).toBeLessThan(9_000);
+    expect(ran.code).toBe(0);
+    expect(lastJson(ran.stdout)).toMatchObject({
+      apps: [
+        {
+          stores: [
+            { name: "slow", state: "error", code: "TIMEOUT" },
+            { name: "env", state: "in-sync" },
+          ],
+        },
+      ],
+    });
+  });
+
+  it("--quiet says nothing but trouble; the answer stays", async () => {
+    const w = await world();
+    await stage(w, w.sandbox.issue());
+    const ran = await w.run(["rotate", "demo", "-q"]);
+    expect(ran).toMatchObject({ code: 3, stderr: "" });
+    expect(ran.stdout).toContain("confirm-revoked demo");
+    const loud = await w.run(["confirm-revoked", "demo", "-v"]);
+    expect(loud.stderr).toMatch(/entry \d+: claimed/);
+  });
+
+  it("nobody reads the output any more: the rotation goes on to its end", async () => {
+    const w = await world();
+    await stage(w, w.sandbox.issue());
+    const { spawn } = await import("node:child_process");
+    const command = `"${process.execPath}" "${await programFile()}" rotate demo --json | head -n 1 > /dev/null; exit "\${PIPESTATUS[0]}"`;
+    const child = spawn("bash", ["-c", command], { cwd: w.dir, env: cleanEnv(w.dir), stdio: "ignore" });
+    expect(await new Promise((resolve) => child.on("close", resolve))).toBe(3);
+    expect(w.value()).not.toBe(w.sandbox.firstKey());
+    expect(w.events().at(-1)).toMatchObject({ type: "waiting", for: "revoke" });
+  });
+});

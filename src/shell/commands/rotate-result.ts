@@ -1,5 +1,5 @@
-import { CODES, type Code, RotatorError } from "../../core/errors.ts";
-import { failureOf } from "../../core/outcome.ts";
+import { CODES, type Code, type ErrorWords, RotatorError } from "../../core/errors.ts";
+import { type Failure, failureOf, type Phase } from "../../core/outcome.ts";
 import { dueAt } from "../../core/policy.ts";
 import {
   blackoutMs,
@@ -55,13 +55,15 @@ export const printRotated = (io: Io, wired: Wired, rotated: Rotated, tick: boole
     if (status === "done")
       io.out(`Done: ${wired.name} runs on ${fp}; every old key is proved dead or attested.`);
     if (status === "nothing") io.out(`Nothing to do for ${wired.name}: ${fp} is current.`);
-    if (status === "waiting")
-      io.out(`Waiting for you: ${wired.name} is ${phase === "idle" ? "due" : phase}.`);
+    if (status === "waiting") io.out(`Waiting for you: ${wired.name} is ${wordOf(phase)}.`);
     printNext(io, next, io.out);
     if (head) io.say(`  Ledger head ${headText(head) ?? ""}`);
   }
   return { exit, status, error };
 };
+
+const wordOf = (phase: Phase): string =>
+  phase === "idle" ? "due" : phase === "blackout" ? "in blackout: no key works" : phase;
 
 const endOf = (wired: Wired, { state, phase, worked }: Rotated, tick: boolean): End => {
   const ended = worked !== null && state.rotation?.id === worked ? state.rotation.ended : null;
@@ -88,8 +90,23 @@ const failureWords = (wired: Wired, { state, phase }: Rotated): RotatorError => 
       ...(remark === "" ? [] : [remark]),
     ].join("\n"),
     state: whereKeysAre(state),
-    do: [...(fix === undefined ? [] : [fix]), ...linesOf(stepsOf(wired, state, phase))],
+    do: [...wayOut(wired, state, failure, fix), ...linesOf(stepsOf(wired, state, phase))],
   });
+};
+
+/** What comes before the steps that are always right. */
+const wayOut = (
+  wired: Wired,
+  s: AppState,
+  failure: Failure | null,
+  fix: string | undefined,
+): readonly string[] => {
+  if (fix !== undefined) return [fix];
+  if (failure?.code !== "STORE_CONFLICT" || s.current === null) return [];
+  return [
+    `imkit-rotator status ${wired.name}`,
+    `Find out who changed ${failure.target ?? "it"}, and put the key ${showFp(s.current)} back there`,
+  ];
 };
 
 /** A conflict may also be an entry that stands there twice, or a file that changed meanwhile; the remark says which. */
@@ -140,13 +157,26 @@ export const printRefusal = async (
   const exit = error.code === "INTERRUPTED" ? exitOfSignal(io) : error.exit;
   const status = error.code === "INTERRUPTED" ? "waiting" : statusOf(exit);
   const last = await wired.lastState();
+  const isOpened = last.state.rotation !== null && last.state.rotation.ended === null;
+  // "Nothing was changed" is too little where a rotation is under way.
+  const told =
+    isOpened && error.state === new RotatorError(error.code).state
+      ? new RotatorError(error.code, { ...wordsOf(error), state: whereKeysAre(last.state) })
+      : error;
   const next = error.do.map((line): NextStep => {
     const command = isCommand(line) ? line : null;
     return { who: "you", text: command === null ? line : error.what, command };
   });
-  const id = last.state.rotation?.ended === null ? last.state.rotation.id : null;
+  const id = isOpened ? (last.state.rotation?.id ?? null) : null;
   if (io.json) io.out(resultLine(io, wired.name, last.state, { status, exit, next }, id, last.head));
-  if (error.code !== "INTERRUPTED") return { exit, status, error };
-  printWords(io, error);
+  if (error.code !== "INTERRUPTED") return { exit, status, error: told };
+  printWords(io, told);
   return { exit, status, error: null };
 };
+
+const wordsOf = ({ what, why, do: steps, undo }: RotatorError): ErrorWords => ({
+  what,
+  why,
+  do: steps,
+  undo,
+});
