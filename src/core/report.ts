@@ -41,6 +41,13 @@ export const workloadLines = (s: AppState): readonly WorkloadLine[] =>
 export const oldFingerprints = (s: AppState): readonly Fp[] =>
   s.old.size > 0 ? [...s.old.keys()] : (s.lastEnded?.old ?? []);
 
+/** Old keys that a person attested (`--waive`) and IMKIT did not prove dead: of the open rotation, else of the last one. */
+export const attestedFingerprints = (s: AppState): readonly Fp[] => {
+  const waived = [...s.old].filter(([, key]) => key.waived && !key.proved).map(([fp]) => fp);
+  const ended = s.rotation?.ended === "done" ? (s.lastEnded?.old ?? []) : [];
+  return [...new Set([...waived, ...ended.filter((fp) => !s.dead.has(fp) && !s.old.has(fp))])];
+};
+
 /** 0 in `overlap`; in `replace` from the accepted new key to the last store written and the last workload restarted; null where unknown. */
 export const blackoutMs = (s: AppState): number | null => {
   const r = s.rotation;
