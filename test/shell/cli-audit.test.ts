@@ -87,6 +87,7 @@ describe("audit verify", () => {
       expect(code).toBe(0);
       expect(jsonLines(stdout)).toHaveLength(1);
       expect(Object.keys(lastJson(stdout)).filter((k) => k !== "app")).toEqual([
+        "schemaVersion",
         "ok",
         "ledger",
         "entries",

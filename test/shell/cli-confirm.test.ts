@@ -123,6 +123,22 @@ describe("confirm-revoked --json", () => {
     expect(answerOf(waived)).toMatchObject({ proofs: [{ kind: "attested" }], exitCode: 0 });
     expect(w.events().find((e) => e["type"] === "waived")).toMatchObject({ reason: "the old host is gone" });
     expect(w.events().some((e) => e["type"] === "proof")).toBe(false);
+    const status = await w.run(["status", "--json"]);
+    expect(lastJson(status.stdout)).toMatchObject({
+      apps: [{ state: "idle", oldKeys: [{ state: "attested" }] }],
+    });
+    expect((await w.run(["status"])).stdout).toContain("attested by a person, not proved");
+    expect((await w.run(["confirm-revoked", "demo"])).stdout).toContain("attested by a person, not proved");
+  });
+
+  it("a rotation that ends on a waiver says so in its last line", async () => {
+    const w = await rotated({ rollouts: null });
+    w.sandbox.fault({ kind: "403", key: 1, count: Number.POSITIVE_INFINITY });
+    expect((await confirm(w, "--waive", "--reason", "the old host is gone")).code).toBe(3);
+    const ran = await w.run(["rotate", "demo", "--restarted"]);
+    expect(ran.code).toBe(0);
+    expect(ran.stdout).toMatch(/^Done: [^]*attested by a person, NOT proved: [0-9a-f]{8}/);
+    expect(ran.stdout).not.toContain("proved dead");
   });
 
   it("--key-from-stdin: for an old key that escrow has lost; another key is refused (2) and not stored", async () => {

@@ -40,6 +40,7 @@ const FIELDS = [
   "oldFingerprint",
   "oldFingerprints",
   "newFingerprint",
+  "attested",
   "exposureMs",
   "blackoutMs",
   "stores",
@@ -125,8 +126,12 @@ describe("rotate --json, to the end", () => {
 
   it("first mode: nothing to revoke", async () => {
     const w = await staged({ holds: { env: null } });
-    const ran = await rotate(w);
+    const ran = await rotate(w, "--reason", "first key", "--ticket=OPS-1");
     expect(ran.code).toBe(0);
+    expect(w.events().find((e) => e["type"] === "opened")).toMatchObject({
+      reason: "first key",
+      ticket: "OPS-1",
+    });
     expect(lastJson(ran.stdout)).toMatchObject({
       status: "done",
       mode: "first",

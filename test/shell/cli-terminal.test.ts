@@ -1,3 +1,5 @@
+import { rmSync } from "node:fs";
+import { join } from "node:path";
 import { describe, expect, it, onTestFinished } from "vitest";
 import { findKey } from "../kit/leak.ts";
 import { CTRL_C, ENTER, hasTerminal, runOnTerminal, type Step } from "../kit/terminal.ts";
@@ -34,6 +36,18 @@ describe.skipIf(!hasTerminal)("on a terminal (left out where util-linux's script
     expect(screen).not.toContain("?[3");
     expect(screen).toMatch(/Staged [0-9a-f]{8} for demo: accepted/);
     expect(w.escrow()).toHaveLength(1);
+  });
+
+  it("a rotation that would stop now is told of before the key is asked for", async () => {
+    const w = await world({ stores: ["one", "two"] });
+    await w.run(["adopt", "demo"]);
+    rmSync(join(w.dir, "two.env"));
+    const key = w.sandbox.issue();
+    const { code, missed } = await on(w, ["stage", "demo"], {
+      see: /A rotation would stop now: A store could not be written\. two: [^]*doctor demo[^]*New API Key/,
+      type: key + ENTER,
+    });
+    expect({ code, missed }).toEqual({ code: 0, missed: null });
   });
 
   it("--from-stdin on a terminal is hidden too; Ctrl-C leaves with 130 and stores nothing", async () => {

@@ -120,7 +120,7 @@ const witnessesOf = async (io: Io, globals: Globals, name: string): Promise<read
 
 const print = (io: Io, { name, app }: Target, report: Report): void => {
   if (io.json) {
-    io.out(JSON.stringify(app === null ? report : { ...report, app }));
+    io.out(JSON.stringify({ schemaVersion: 1, ...report, ...(app === null ? {} : { app }) }));
     return;
   }
   const { seq, hash } = report.head;

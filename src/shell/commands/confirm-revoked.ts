@@ -8,6 +8,7 @@ import { headText, nextJson, paint, printNext, printWords } from "../print.ts";
 import { linesOf, pauseSteps, stepsOf } from "../steps.ts";
 import type { Wired } from "../wire.ts";
 import { waitOf } from "./rotate.ts";
+import { oldKeysWords } from "./rotate-result.ts";
 import { readKey } from "../key.ts";
 
 export type ConfirmFlags = {
@@ -79,7 +80,8 @@ const tell = (io: Io, wired: Wired, c: Confirmed): number => {
   } else {
     for (const p of c.proofs) io.out(`Old key ${showFp(p.fp)}: ${wordOf(p)}`);
     if (c.verdict === null) io.out(`Nothing to confirm for ${wired.name}.`);
-    if (exit === 0 && c.rotated) io.out(`Done: rotation ${c.state.rotation?.id ?? ""} is closed.`);
+    if (exit === 0 && c.rotated)
+      io.out(`Done: rotation ${c.state.rotation?.id ?? ""} is closed; ${oldKeysWords(c.state)}.`);
     if (exit === 3) printNext(io, nextOf(wired, c, exit), io.out);
     if (c.head) io.say(paint(io, "dim", `  Ledger head ${headText(c.head) ?? ""}`));
   }

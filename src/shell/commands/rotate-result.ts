@@ -2,6 +2,7 @@ import { CODES, type Code, type ErrorWords, RotatorError } from "../../core/erro
 import { type Failure, failureOf, type Phase } from "../../core/outcome.ts";
 import { dueAt } from "../../core/policy.ts";
 import {
+  attestedFingerprints,
   blackoutMs,
   exitOf,
   type NextStep,
@@ -52,14 +53,24 @@ export const printRotated = (io: Io, wired: Wired, rotated: Rotated, tick: boole
   if (io.json) io.out(resultLine(io, wired.name, state, { status, exit, next }, worked, head));
   else if (error === null) {
     const fp = state.current === null ? "no key" : showFp(state.current);
-    if (status === "done")
-      io.out(`Done: ${wired.name} runs on ${fp}; every old key is proved dead or attested.`);
+    if (status === "done") io.out(`Done: ${wired.name} runs on ${fp}; ${oldKeysWords(state)}.`);
     if (status === "nothing") io.out(`Nothing to do for ${wired.name}: ${fp} is current.`);
     if (status === "waiting") io.out(`Waiting for you: ${wired.name} is ${wordOf(phase)}.`);
     printNext(io, next, io.out);
     if (head) io.say(`  Ledger head ${headText(head) ?? ""}`);
   }
   return { exit, status, error };
+};
+
+/** How the old keys ended: proved, or only attested, which is never called proved. */
+export const oldKeysWords = (s: AppState): string => {
+  const attested = attestedFingerprints(s);
+  const proved = oldFingerprints(s).filter((fp) => !attested.includes(fp));
+  if (attested.length + proved.length === 0) return "there was no old key";
+  return [
+    ...(proved.length > 0 ? [`proved dead: ${proved.map(showFp).join(", ")}`] : []),
+    ...(attested.length > 0 ? [`attested by a person, NOT proved: ${attested.map(showFp).join(", ")}`] : []),
+  ].join("; ");
 };
 
 const wordOf = (phase: Phase): string =>
@@ -139,6 +150,7 @@ const resultLine = (
     oldFingerprint: olds[0] ?? null,
     oldFingerprints: olds,
     newFingerprint: fresh === null ? null : showFp(fresh),
+    attested: r === null ? [] : attestedFingerprints(s).map(showFp),
     exposureMs: null,
     blackoutMs: r === null ? null : blackoutMs(s),
     stores: r === null ? [] : storeLines(s),

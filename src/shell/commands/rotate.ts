@@ -11,6 +11,7 @@ import { asRotatorError } from "../fault.ts";
 import { askYes, type Io } from "../io.ts";
 import { paint, printNext } from "../print.ts";
 import { pressEnter } from "../terminal.ts";
+import { warnFirst } from "../warn-first.ts";
 import type { Wired } from "../wire.ts";
 import { isDue, type Outcome, printRefusal, printRotated } from "./rotate-result.ts";
 import { dryRun } from "./rotate-plan.ts";
@@ -119,6 +120,7 @@ const begin = async (io: Io, wired: Wired, flags: RotateFlags): Promise<void> =>
   if (isOpen(before)) return;
   if (before.staged === null) {
     if (!isDue(wired, before)) return;
+    await warnFirst(io, wired);
     const { key, source } = await readKey(io, {}, wired.name);
     await stage(hands, key, { source, replace: false });
   }

@@ -7,6 +7,7 @@ import { askYes, type Io } from "../io.ts";
 import { readKey } from "../key.ts";
 import { nextJson, paint, printNext } from "../print.ts";
 import { linesOf, pauseSteps, sentence, stepsOf } from "../steps.ts";
+import { warnFirst } from "../warn-first.ts";
 import type { Wired } from "../wire.ts";
 import { rotateCommand } from "./rotate.ts";
 
@@ -23,6 +24,7 @@ export type StageFlags = {
 export const stageCommand = async (io: Io, wired: Wired, flags: StageFlags): Promise<number> => {
   checkFlags(flags);
   if (flags.discard) return discardCommand(io, wired, flags.forget === true);
+  if (io.interactive && sourcesOf(flags) === 0) await warnFirst(io, wired);
   const { key, source } = await readKey(io, flags, wired.name);
   const result = await stage(await wired.hands(), key, { source, replace: flags.replace === true });
   return tell(io, wired, result);

@@ -1,7 +1,7 @@
 import type { RotatorError } from "../../core/errors.ts";
 import { phaseOf } from "../../core/outcome.ts";
 import { ageDays, dueAt } from "../../core/policy.ts";
-import { nextSteps, shownCurrent, workloadLines } from "../../core/report.ts";
+import { attestedFingerprints, nextSteps, shownCurrent, workloadLines } from "../../core/report.ts";
 import { showFp } from "../../core/secret.ts";
 import { EMPTY, isOpen, wanted } from "../../core/state.ts";
 import { type StatusView, status } from "../../flow/status.ts";
@@ -64,11 +64,16 @@ const present = (io: Io, wired: Wired, view: StatusView, isBroken: boolean) => {
     dueAt: due,
     overdue,
     lastVerdict: asked ?? (recorded === undefined ? null : { verdict: recorded.verdict, at: recorded.ts }),
-    oldKeys: [...s.old].map(([old, k]) => ({
-      fingerprint: showFp(old),
-      state: k.proved ? "proved" : k.waived ? "attested" : "open",
-      discarded: k.discarded,
-    })),
+    oldKeys: [
+      ...[...s.old].map(([old, k]) => ({
+        fingerprint: showFp(old),
+        state: k.proved ? "proved" : k.waived ? "attested" : "open",
+        discarded: k.discarded,
+      })),
+      ...attestedFingerprints(s)
+        .filter((old) => !s.old.has(old))
+        .map((old) => ({ fingerprint: showFp(old), state: "attested", discarded: false })),
+    ],
     discarded: [...s.forgotten].map((d) => ({
       fingerprint: showFp(d),
       verdict: s.verdicts.get(d)?.verdict ?? "unclear",
@@ -113,7 +118,12 @@ const print = (io: Io, app: Shown): void => {
     if (w.state !== "done") io.out(`  … ${w.name}  ${w.state}${w.reason ? `  ${w.reason}` : ""}`);
   }
   for (const k of app.oldKeys) {
-    const state = k.state === "open" ? "not proved dead yet" : k.state;
+    const state =
+      k.state === "open"
+        ? "not proved dead yet"
+        : k.state === "attested"
+          ? "attested by a person, not proved"
+          : k.state;
     io.out(`  old key ${k.fingerprint}  ${state}${k.discarded ? "  (discarded)" : ""}`);
   }
   for (const d of app.discarded) {
