@@ -29,6 +29,7 @@ export type Intent = {
   readonly run: number;
   readonly opId: string;
   readonly fp: Fp;
+  readonly at: number;
 };
 
 /** One run for one app, as its ledger tells it. Counters (`…At`) are positions in the ledger, 0 = never. */
@@ -139,4 +140,21 @@ export const rekey = (r: Rotation, fp: Fp): Rotation => ({
   wrongKey: false,
   newRejected: false,
   waitingFor: null,
+});
+
+/** Positions count the events of a ledger; an entry has room for this many. */
+const PER_ENTRY = 4096;
+export const positionOf = (seq: number, index: number): number => seq * PER_ENTRY + index + 1;
+/** After every event of that entry. */
+export const lastOf = (seq: number): number => positionOf(seq + 1, -1);
+
+export type Position = { readonly at: number; readonly id: string; readonly ts: string };
+
+export const setStore = (r: Rotation, s: StoreProgress): Rotation => ({
+  ...r,
+  stores: new Map(r.stores).set(s.name, s),
+});
+export const setRollout = (r: Rotation, w: RolloutProgress): Rotation => ({
+  ...r,
+  rollouts: new Map(r.rollouts).set(w.name, w),
 });

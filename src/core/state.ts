@@ -1,6 +1,6 @@
 import type { LedgerEvent, ProcessClaim, SameApp, Verdict } from "./events.ts";
-import { evolveRotation, positionOf } from "./evolve.ts";
-import { openRotation, type Rotation, rekey } from "./rotation.ts";
+import { evolveRotation } from "./evolve.ts";
+import { openRotation, positionOf, type Rotation, rekey } from "./rotation.ts";
 import type { Fp } from "./secret.ts";
 
 /** A key that may still work and is not the new one. `done` needs `proved` or `waived` for each. */
@@ -222,6 +222,7 @@ const done = (s: AppState, e: LedgerEvent & { type: "done" }, at: At): AppState 
   return {
     ...s,
     current: r.newFp,
+    staged: s.staged?.fp === r.newFp ? null : s.staged,
     // A key that was discarded while this rotation closed still waits for its proof.
     old: new Map([...s.old].filter(([, key]) => !key.proved && !key.waived)),
     stale: new Set(),

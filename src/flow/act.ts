@@ -6,48 +6,66 @@ import { observeStore, rereadStores, watchMirror, writeStore } from "./push.ts";
 import { observeRollout, roll } from "./roll.ts";
 import { preflight, probeBoth, prove, verify } from "./verify.ts";
 
-/** What one pass has done already; `next` asks for it. */
+/** What one pass has done already; `next` asks for it. An action counts when its facts are written down, not before. */
 export type Memory = { readonly tried: Set<string>; probedAt: number | null };
+
+export const remember = (memory: Memory, action: Action, monoMs: number): void => {
+  switch (action.do) {
+    case "verify":
+    case "probe":
+      memory.probedAt = monoMs;
+      return;
+    case "prove":
+      memory.probedAt = monoMs;
+      memory.tried.add(nameOf(action));
+      return;
+    case "observe":
+    case "reread":
+      memory.tried.add(nameOf(action));
+      return;
+    case "write":
+    case "roll":
+      memory.tried.delete(`observe:${action.target}`);
+      return;
+    case "preflight":
+    case "mirror":
+    case "pause":
+    case "close":
+    case "finish":
+      return;
+  }
+};
 
 /** Carries one action out. @returns the facts to write down; `intent` names the durable intent of a write or a rollout. */
 export const perform = async (
   pass: Pass,
-  memory: Memory,
   action: Action,
   intent: string,
 ): Promise<readonly LedgerEvent[]> => {
   const { clock, signal } = pass.hands;
   switch (action.do) {
     case "verify":
-      memory.probedAt = clock.monotonic();
       return verify(pass);
     case "preflight":
       return preflight(pass);
     case "observe":
-      memory.tried.add(nameOf(action));
       return rotationOf(pass).stores.has(action.target)
         ? observeStore(pass, action.target, action.intent)
         : observeRollout(pass, action.target, action.intent);
     case "write":
-      memory.tried.delete(`observe:${action.target}`);
       return writeStore(pass, action.target, intent);
     case "roll":
-      memory.tried.delete(`observe:${action.target}`);
       return roll(pass, action.target, intent);
     case "mirror":
       return watchMirror(pass, action.target);
     case "reread":
-      memory.tried.add("reread");
       return news(pass, await rereadStores(pass));
     case "probe":
-      memory.probedAt = clock.monotonic();
       return probeBoth(pass);
     case "pause":
       await clock.sleep(action.ms, AbortSignal.any([signal, pass.signal]));
       return [];
     case "prove":
-      memory.tried.add("prove");
-      memory.probedAt = clock.monotonic();
       return prove(pass, action.keys);
     case "close":
       return [];

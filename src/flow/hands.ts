@@ -31,3 +31,7 @@ export type Hands = {
   readonly signal: AbortSignal;
   readonly tell: (told: Told) => void;
 };
+
+/** Whatever was thrown, as an Error; what is none carries nothing over. */
+export const asError = (thrown: unknown): Error =>
+  thrown instanceof Error ? thrown : new Error("not an error");

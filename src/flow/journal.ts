@@ -2,7 +2,7 @@ import { encodeText, follow, seal } from "../core/chain.ts";
 import { RotatorError } from "../core/errors.ts";
 import type { Entry, LedgerEvent } from "../core/events.ts";
 import { type AppState, EMPTY, evolve } from "../core/state.ts";
-import type { Hands } from "./hands.ts";
+import { asError, type Hands } from "./hands.ts";
 
 /** The ledger moved under a decision: fold again and decide again. */
 export class Moved extends Error {}
@@ -50,7 +50,7 @@ export const openJournal = async (hands: Hands): Promise<Journal> => {
   let lastAppend = Number.NEGATIVE_INFINITY;
   let headInst = "";
   const hashes: string[] = [];
-  let poisoned: unknown = null;
+  let poisoned: Error | null = null;
   const seen = new Map<string, number>();
   const inst = host.claim.inst;
   let claimedByUs = false;
@@ -154,7 +154,7 @@ export const openJournal = async (hands: Hands): Promise<Journal> => {
       );
     } catch (error) {
       // After a failed append nobody knows what is on the disk: this process writes and does nothing more.
-      poisoned = error;
+      poisoned = asError(error);
       for (const w of [...batch, ...queue.splice(0)]) w.reject(error);
     }
   };

@@ -28,16 +28,19 @@ export const openKeys = (hands: Hands, journal: Journal): Keys => {
     get: async (fp) => {
       const cached = known.get(fp);
       if (cached) return cached;
-      let unreadable: unknown = null;
-      const escrowed = await hands.escrow.get(fp).catch((error: unknown) => {
-        unreadable = error;
-        return null;
-      });
-      if (escrowed) kept.add(fp);
-      const key = escrowed ?? (await fromStores(fp));
-      if (key) known.set(fp, key);
-      else if (unreadable !== null) throw unreadable;
-      return key;
+      try {
+        const escrowed = await hands.escrow.get(fp);
+        if (escrowed) kept.add(fp);
+        const key = escrowed ?? (await fromStores(fp));
+        if (key) known.set(fp, key);
+        return key;
+      } catch (error) {
+        // A blob that cannot be opened is no loss while a store holds the key.
+        const key = await fromStores(fp);
+        if (key === null) throw error;
+        known.set(fp, key);
+        return key;
+      }
     },
     keep: async (fp, key) => {
       known.set(fp, key);

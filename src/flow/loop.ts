@@ -3,9 +3,9 @@ import type { LedgerEvent } from "../core/events.ts";
 import { type Action, nameOf, next, type Run } from "../core/next.ts";
 import type { Fp } from "../core/secret.ts";
 import { isOpen } from "../core/state.ts";
-import { type Memory, perform } from "./act.ts";
+import { type Memory, perform, remember } from "./act.ts";
 import { awaitFree } from "./claim.ts";
-import type { Hands } from "./hands.ts";
+import { asError, type Hands } from "./hands.ts";
 import { hex, type Journal, Moved, Superseded } from "./journal.ts";
 import type { Keys } from "./keys.ts";
 import { type Pass, rotationOf } from "./pass.ts";
@@ -63,7 +63,7 @@ const startPass = (
   const running = new Map<string, Promise<void>>();
   const memory: Memory = { tried: new Set(), probedAt: null };
   const late: Late[] = [];
-  let failure: unknown = null;
+  let failure: Error | null = null;
   let claimed = false;
   let number = rotationOf({ journal }).run + 1;
   const pass: Pass = {
@@ -128,9 +128,10 @@ const startPass = (
   const launch = (action: Action, intent: string): void => {
     const name = nameOf(action);
     const work = async (): Promise<void> => {
-      const facts = await perform(pass, memory, action, intent);
+      const facts = await perform(pass, action, intent);
       try {
         await journal.record(facts);
+        remember(memory, action, clock.monotonic());
       } catch (error) {
         if (error instanceof Superseded && intent !== "" && "target" in action) late.push({ action, intent });
         throw error;
@@ -138,7 +139,7 @@ const startPass = (
     };
     const done = work()
       .catch((error: unknown) => {
-        failure ??= error;
+        failure ??= asError(error);
       })
       .finally(() => running.delete(name));
     running.set(name, done);
@@ -183,7 +184,7 @@ const startPass = (
       try {
         if ((await turn()) === "over") break;
       } catch (error) {
-        if (!(error instanceof Moved)) failure ??= error;
+        if (!(error instanceof Moved)) failure ??= asError(error);
       }
     }
     await drain();

@@ -37,7 +37,8 @@ export const stage = async (hands: Hands, key: Secret, options: StageOptions): P
   const fp = key.fingerprint(journal.state().salt ?? "");
   refuseKnown(hands, journal.state(), fp);
   refuseSecond(hands, journal, fp, options);
-  await keys.keep(fp, key);
+  // The rotation that is closing has it already, and takes it out of escrow.
+  if (!isClosing(journal.state(), fp)) await keys.keep(fp, key);
   await absorbEscrowBut(hands, journal, keys, fp);
   await adoptIfClear(hands, journal, keys, fp);
   if (journal.state().current === fp) {
@@ -110,7 +111,7 @@ const stagedEvents = (
   const pending = pendingKey(journal);
   const same = pending === fp;
   const told = s.verdicts.get(fp)?.verdict === seen.examined.verdict;
-  if (same && told) return [];
+  if ((same && told) || isClosing(s, fp)) return [];
   const r = s.rotation;
   const into = r !== null && isOpen(s) && !r.closing && s.staged?.fp !== fp ? { rotation: r.id } : {};
   return [
@@ -126,6 +127,9 @@ const stagedEvents = (
     },
   ];
 };
+
+const isClosing = (s: AppState, fp: Fp): boolean =>
+  isOpen(s) && s.rotation?.closing === true && s.rotation.newFp === fp;
 
 /** @throws RotatorError KEY_STAGED_ALREADY for a key beside another one that still has a future. */
 const refuseSecond = (hands: Hands, journal: Journal, fp: Fp, options: StageOptions): void => {

@@ -76,7 +76,7 @@ export const verify = async (pass: Pass): Promise<Facts> => {
 export const preflight = async (pass: Pass): Promise<Facts> => {
   const r = rotationOf(pass);
   const asOf = pass.journal.head()?.seq ?? 0;
-  const live = <T extends { readonly state: string }>(t: T) => t.state !== "dropped";
+  const live = (t: { readonly state: string }): boolean => t.state !== "dropped";
   const findings = await Promise.all([
     ...[...r.stores.values()].filter(live).map((s) => preflightStore(pass, s.name)),
     ...[...r.rollouts.values()].filter(live).map((w) => preflightRollout(pass, w.name)),

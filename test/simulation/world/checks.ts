@@ -46,6 +46,8 @@ type Intent = {
   begun: number;
 };
 
+/** After these every store has to be read again before anybody is asked to revoke, and before it is over. */
+const WORK: ReadonlySet<string> = new Set(["intent", "result", "restarted", "proof"]);
 const FRESH_MS = 30_000;
 const SILENCE_MS = 90_000;
 
@@ -89,8 +91,8 @@ export const checksOf = (around: Around): Checks => {
       const store = stores.get(planned.name);
       if (store === undefined || !planned.required || planned.state === "dropped" || store.value === text)
         continue;
-      const lied = proc.memory.reads.get(planned.name);
-      if (lied?.honest === false && lied.value === text && lied.at >= workedAt) continue;
+      const lied = proc.memory.lies.get(planned.name);
+      if (lied !== undefined && lied.value === text && lied.at >= workedAt) continue;
       const isNews = store.seenAt >= workedAt && store.changedAt > store.seenAt && store.seen === text;
       if (!isNews)
         violated(`${claim} by ${proc.name}, but the store ${store.plan.name} does not hold the new key`);
@@ -174,8 +176,7 @@ export const checksOf = (around: Around): Checks => {
       const store = stores.get(planned.name);
       if (store === undefined || !planned.required || planned.state === "dropped" || store.value === text)
         continue;
-      const lied = proc.memory.reads.get(planned.name);
-      if (lied?.honest === false && lied.value === text) continue;
+      if (proc.memory.lies.get(planned.name)?.value === text) continue;
       const wasSeen = store.seen === text && store.changedAt > store.seenAt;
       if (!wasSeen)
         violated(`${what}, but the store ${planned.name} does not hold the new key (${proc.name})`);
@@ -220,6 +221,41 @@ export const checksOf = (around: Around): Checks => {
     isEverywhere(proc, what);
   };
 
+  const forget = (fp: string | null | undefined): void => {
+    const text = fp === null || fp === undefined ? null : textOf(fp);
+    if (text !== null) acked.delete(text);
+  };
+
+  const claimed = (proc: Proc, e: LedgerEvent & { type: "claimed" }, before: AppState): void => {
+    const other = before.claim;
+    if (other === null || other.inst === e.inst) return;
+    const isGone = other.host === e.host && around.processes.get(other.inst)?.isDead() !== false;
+    const silent = time.now() - (lastEntryAt.get(other.inst) ?? 0);
+    if (!isGone && silent < SILENCE_MS) violated(`${proc.name} takes a live claim over after ${silent} ms`);
+  };
+
+  const judge = (proc: Proc, e: LedgerEvent, id: string, before: AppState): void => {
+    const isWork = e.type === "observed" ? e.intent !== undefined : WORK.has(e.type);
+    if (isWork) workedAt = time.now();
+    if (e.type === "intent") intended(proc, e, id, before);
+    if (e.type === "result") ended(proc, e, intents.get(e.intent));
+    if (e.type === "observed" && e.intent !== undefined) ended(proc, e, intents.get(e.intent));
+    if (e.type === "proof") proved(proc, e);
+    if (e.type === "waived") forget(e.fp);
+    if (e.type === "claimed") claimed(proc, e, before);
+    if (e.type === "waiting" && e.for === "revoke") isEverywhere(proc, "asks to revoke");
+    if (e.type === "closing") isClosable(proc, e.type, before);
+    if (e.type === "done") {
+      if (before.rotation?.closing !== true) violated(`${proc.name} is done without closing`);
+      forget(before.rotation?.newFp);
+    }
+    // A key of another app, as far as anybody can tell, is dropped when another one takes its place.
+    if ((e.type === "staged" || e.type === "mode-found") && e.sameApp === "different") {
+      forget(e.fp);
+      strange.add(e.fp);
+    }
+  };
+
   const entered = (proc: Proc, entry: Entry, before: AppState): void => {
     authors[entry.seq] = proc.claim.inst;
     const line = Buffer.from(around.ledger().lines[entry.seq] ?? []).toString("latin1");
@@ -227,59 +263,7 @@ export const checksOf = (around: Around): Checks => {
       if (line.includes(text.slice(4, 24)) || line.includes(text.slice(30, 50)))
         violated("a key is in the ledger");
     }
-    entry.events.forEach((e, index) => {
-      switch (e.type) {
-        case "intent":
-          workedAt = time.now();
-          return intended(proc, e, `${entry.seq}.${index}`, before);
-        case "result":
-          workedAt = time.now();
-          return ended(proc, e, intents.get(e.intent));
-        case "observed":
-          if (e.intent === undefined) return;
-          workedAt = time.now();
-          return ended(proc, e, intents.get(e.intent));
-        case "restarted":
-          workedAt = time.now();
-          return;
-        case "staged":
-        case "mode-found": {
-          // A key of another app, as far as anybody can tell, is dropped when another one takes its place.
-          const text = e.sameApp === "different" ? textOf(e.fp) : null;
-          if (text !== null) acked.delete(text);
-          if (e.sameApp === "different") strange.add(e.fp);
-          return;
-        }
-        case "waived": {
-          const text = e.fp === undefined ? null : textOf(e.fp);
-          if (text !== null) acked.delete(text);
-          return;
-        }
-        case "proof":
-          return proved(proc, e);
-        case "waiting":
-          return e.for === "revoke" ? isEverywhere(proc, "asks to revoke") : undefined;
-        case "closing":
-          return isClosable(proc, e.type, before);
-        case "done": {
-          if (before.rotation?.closing !== true) violated(`${proc.name} is done without closing`);
-          const text = before.rotation?.newFp ? textOf(before.rotation.newFp) : null;
-          if (text !== null) acked.delete(text);
-          return;
-        }
-        case "claimed": {
-          const other = before.claim;
-          if (other === null || other.inst === e.inst) return;
-          const isGone = other.host === e.host && around.processes.get(other.inst)?.isDead() !== false;
-          const silent = time.now() - (lastEntryAt.get(other.inst) ?? 0);
-          if (!isGone && silent < SILENCE_MS)
-            violated(`${proc.name} takes a live claim over after ${silent} ms`);
-          return;
-        }
-        default:
-          return;
-      }
-    });
+    entry.events.forEach((e, index) => judge(proc, e, `${entry.seq}.${index}`, before));
     lastEntryAt.set(proc.claim.inst, time.now());
   };
 
@@ -336,7 +320,7 @@ export const checksOf = (around: Around): Checks => {
       begins(proc, store.plan.name, opId, fpOf(text));
       if (!store.plan.write) violated(`${proc.name} writes the mirror ${store.plan.name}`);
     },
-    writeHappens: (proc, store, text, opId) => {
+    writeHappens: (proc, store, text, opId, late) => {
       const name = store.plan.name;
       if ((store.ops.get(opId) ?? 0) > 0 && store.value !== text)
         violated(`${proc.name} writes ${name} twice for one intent`);
@@ -349,7 +333,7 @@ export const checksOf = (around: Around): Checks => {
       const read = proc.memory.reads.get(name);
       const wasSeen = read?.value === value;
       const mayGo = byOp.get(opId)?.mode === "replace" && !imkit.works(value);
-      if (!isOurs && !mayGo && (wasSeen || store.cas))
+      if (!isOurs && !mayGo && ((wasSeen && !late) || store.cas))
         violated(`${proc.name} overwrites a stranger's value in ${name}`);
       const key = s.old.get(fp);
       const isElsewhere = [...stores.values()].some((o) => o !== store && o.value === value);

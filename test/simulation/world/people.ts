@@ -1,4 +1,3 @@
-import type { Phase } from "../../../src/core/outcome.ts";
 import type { IssuedKey } from "./imkit.ts";
 import type { Ended, World } from "./world.ts";
 
@@ -12,6 +11,7 @@ export const operator = async (world: World): Promise<End> => {
   const { product, chance, scenario, imkit } = world;
   let mine = null as IssuedKey | null;
   let isStaged = false;
+  let insists = false;
   let last = "";
   let peaceRounds = 0;
 
@@ -68,7 +68,10 @@ export const operator = async (world: World): Promise<End> => {
     ticket: null,
     drop: [],
     restarted,
-    acceptApp: null,
+    // The first key that anybody took for ours may have been the stranger.
+    acceptApp: insists
+      ? new product.Secret("client-key-of-app-1").fingerprint(world.state().salt ?? "")
+      : null,
     confirm: false,
     waitMs: chance.chance(0.25) ? chance.pick([10_000, 10_000, 110_000]) : 0,
   });
@@ -110,7 +113,7 @@ export const operator = async (world: World): Promise<End> => {
     }
     const before = world.state();
     const answer = await rotate();
-    switch (answer as Phase | string) {
+    switch (answer) {
       case "idle":
       case "new": {
         const s = world.state();
@@ -155,7 +158,8 @@ export const operator = async (world: World): Promise<End> => {
         last = `${last} ${code}`;
         const key = [...imkit.keys.values()].find((k) => world.fpOf(k.text) === r?.newFp);
         const isDoubted = code === "KEY_REJECTED" || code === "IMKIT_UNCLEAR";
-        if (code === "WRONG_APP" || (isDoubted && key?.revokedAt !== null)) {
+        if (code === "WRONG_APP" && key?.app === "app-1") insists = true;
+        else if (code === "WRONG_APP" || (isDoubted && key?.revokedAt !== null)) {
           mine = null;
           await stage(true);
         }

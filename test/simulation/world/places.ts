@@ -49,7 +49,7 @@ export type TrueWorkload = {
 /** What the checks are told about effects. */
 export type Watcher = {
   readonly writeBegins: (proc: Proc, store: TrueStore, key: string, opId: string) => void;
-  readonly writeHappens: (proc: Proc, store: TrueStore, key: string, opId: string) => void;
+  readonly writeHappens: (proc: Proc, store: TrueStore, key: string, opId: string, late: boolean) => void;
   readonly written: (store: TrueStore) => void;
   readonly rollBegins: (proc: Proc, workload: TrueWorkload, opId: string) => void;
 };
@@ -127,17 +127,16 @@ export const storePort = (around: Around, proc: Proc, store: TrueStore): Store =
     text: string,
     expect: Revision | null,
     op: { id: string; witness: Witness | null },
+    late = proc.isLate(),
   ): Revision => {
     if (store.cas && (store.value === null ? null : revisionOf()) !== expect) {
       if (store.value === text && store.ops.has(op.id)) return revisionOf();
       throw fail("CONFLICT", "not_applied");
     }
-    watcher.writeHappens(proc, store, text, op.id);
+    watcher.writeHappens(proc, store, text, op.id, late);
     store.ops.set(op.id, (store.ops.get(op.id) ?? 0) + 1);
-    trace(
-      () => `${name}: ${show(store.value)} -> ${show(text)} by ${proc.name}${proc.isLate() ? " (late)" : ""}`,
-    );
-    setValue(store, text, proc.isLate() ? "late" : "us", time.now());
+    trace(() => `${name}: ${show(store.value)} -> ${show(text)} by ${proc.name}${late ? " (late)" : ""}`);
+    setValue(store, text, late ? "late" : "us", time.now());
     if (store.witness) store.quoted = op.witness;
     watcher.written(store);
     return revisionOf();
@@ -168,6 +167,7 @@ export const storePort = (around: Around, proc: Proc, store: TrueStore): Store =
           store.seenAt = time.now();
           store.seen = value;
         }
+        if (value !== store.value) proc.memory.lies.set(name, { at: time.now(), value });
         proc.memory.reads.set(name, { at: time.now(), value, honest: value === store.value });
         trace(() => `${proc.name} reads ${name}: ${show(value)}${value === store.value ? "" : " (stale)"}`);
         if (value === null) return null;
@@ -199,7 +199,7 @@ export const storePort = (around: Around, proc: Proc, store: TrueStore): Store =
         if (way === 2) {
           time.after(chance.int(1, 20_000), () => {
             try {
-              put(text, expect, op);
+              put(text, expect, op, true);
             } catch {}
           });
         }

@@ -42,6 +42,8 @@ export type Memory = {
   /** Entries that it has been shown. */
   shown: number;
   /** Last honest read of each store: when, and what. */
+  /** The last time a store lied to it, and what it said. */
+  readonly lies: Map<string, { readonly at: number; readonly value: string | null }>;
   readonly reads: Map<
     string,
     { readonly at: number; readonly value: string | null; readonly honest: boolean }
@@ -98,6 +100,7 @@ export const startProcess = (name: string, around: Surroundings): Proc => {
     appendedAt: Number.NEGATIVE_INFINITY,
     ledgerFailed: false,
     shown: 0,
+    lies: new Map(),
     reads: new Map(),
   };
 
