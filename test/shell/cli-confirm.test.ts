@@ -1,14 +1,18 @@
 import { readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import { describe, expect, it, onTestFinished } from "vitest";
+import { afterAll, describe, expect, it } from "vitest";
 import { madeKey } from "../kit/leak.ts";
 import type { Ran } from "../kit/program.ts";
 import { jsonLines, lastJson, makeWorld, type World, type WorldOptions } from "../kit/world.ts";
 
+/** The tests of a file run side by side, each in a world of its own. */
+const worlds: World[] = [];
+afterAll(() => Promise.all(worlds.map((w) => w.close())));
+
 /** A world in which the new key is written everywhere. */
 const rotated = async (options?: WorldOptions): Promise<World> => {
   const w = await makeWorld(options);
-  onTestFinished(() => w.close());
+  worlds.push(w);
   expect((await w.run(["stage", "demo", "--from-stdin"], { stdin: w.sandbox.issue() })).code).toBe(0);
   expect((await w.run(["rotate", "demo"])).code).toBe(3);
   return w;
@@ -21,7 +25,7 @@ const answerOf = ({ stdout }: Ran): Record<string, unknown> => {
   return lastJson(stdout);
 };
 
-describe("confirm-revoked --json", () => {
+describe.concurrent("confirm-revoked --json", () => {
   it("still accepted 3, then dead 0 and closed, then nothing to confirm 0 with the recorded proof", async () => {
     const w = await rotated();
     const alive = await confirm(w);
@@ -54,7 +58,7 @@ describe("confirm-revoked --json", () => {
 
   it("on an app that nothing was ever done for: nothing to confirm, and no ledger is begun", async () => {
     const w = await makeWorld();
-    onTestFinished(() => w.close());
+    worlds.push(w);
     const ran = await confirm(w);
     expect(ran.code).toBe(0);
     expect(answerOf(ran)).toMatchObject({ verdict: null, proofs: [], next: [], exitCode: 0 });
@@ -177,12 +181,12 @@ describe("confirm-revoked --json", () => {
   });
 });
 
-describe("--wait", () => {
+describe.concurrent("--wait", () => {
   const waits: readonly (readonly [string, readonly string[]])[] = [
     ["confirm-revoked", ["confirm-revoked", "demo", "--wait=1m"]],
     ["rotate", ["rotate", "demo", "--wait"]],
   ];
-  it.concurrent.each(waits)("%s goes on by itself when the person has revoked", async (_, args) => {
+  it.each(waits)("%s goes on by itself when the person has revoked", async (_, args) => {
     const w = await makeWorld();
     try {
       await w.run(["stage", "demo", "--from-stdin"], { stdin: w.sandbox.issue() });
@@ -198,7 +202,7 @@ describe("--wait", () => {
     }
   });
 
-  it.concurrent("rotate waits for the key too, when one is due", async () => {
+  it("rotate waits for the key too, when one is due", async () => {
     const w = await makeWorld({ app: "    rotateEvery: 0d" });
     try {
       await w.run(["adopt", "demo"]);
@@ -220,7 +224,7 @@ describe("--wait", () => {
     }
   });
 
-  it.concurrent("--wait=0s is no wait", async () => {
+  it("--wait=0s is no wait", async () => {
     const w = await makeWorld();
     try {
       await w.run(["stage", "demo", "--from-stdin"], { stdin: w.sandbox.issue() });
@@ -233,7 +237,7 @@ describe("--wait", () => {
   });
 });
 
-describe("interrupted while it waits", () => {
+describe.concurrent("interrupted while it waits", () => {
   const cases = [
     { args: ["rotate", "demo", "--wait=1m"], signal: "SIGINT", exit: 130 },
     { args: ["rotate", "demo", "--wait=1m"], signal: "SIGTERM", exit: 143 },
@@ -255,7 +259,7 @@ describe("interrupted while it waits", () => {
 
   it("reading the key: exit 130, nothing stored", async () => {
     const w = await makeWorld();
-    onTestFinished(() => w.close());
+    worlds.push(w);
     const { spawn } = await import("node:child_process");
     const { cleanEnv, programFile } = await import("../kit/program.ts");
     const child = spawn(process.execPath, [await programFile(), "stage", "demo", "--from-stdin"], {

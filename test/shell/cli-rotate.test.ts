@@ -2,14 +2,18 @@ import { execFile } from "node:child_process";
 import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { describe, expect, it, onTestFinished } from "vitest";
+import { afterAll, describe, expect, it } from "vitest";
 import { madeKey } from "../kit/leak.ts";
 import { cleanEnv, type Ran } from "../kit/program.ts";
 import { jsonLines, lastJson, makeWorld, type World, type WorldOptions } from "../kit/world.ts";
 
+/** The tests of a file run side by side, each in a world of its own. */
+const worlds: World[] = [];
+afterAll(() => Promise.all(worlds.map((w) => w.close())));
+
 const world = async (options?: WorldOptions): Promise<World> => {
   const made = await makeWorld(options);
-  onTestFinished(() => made.close());
+  worlds.push(made);
   return made;
 };
 const rotate = (w: World, ...flags: string[]): Promise<Ran> => w.run(["rotate", "demo", "--json", ...flags]);
@@ -51,7 +55,7 @@ const FIELDS = [
 const HEAD = /^\d+:[0-9a-f]{16}$/;
 const FP = /^[0-9a-f]{8}$/;
 
-describe("rotate --json, to the end", () => {
+describe.concurrent("rotate --json, to the end", () => {
   it("waiting, then done, then nothing: NDJSON events, the result last, with the exact fields", async () => {
     const w = await staged({ stores: ["one", "two"] });
     const first = await rotate(w);
@@ -181,7 +185,7 @@ describe("rotate --json, to the end", () => {
   });
 });
 
-describe("rotate --json, refused or failed: the result, then the error as the last line", () => {
+describe.concurrent("rotate --json, refused or failed: the result, then the error as the last line", () => {
   const ended = (ran: Ran, status: string, exitCode: number, code: string): Record<string, unknown> => {
     expect(ran.code).toBe(exitCode);
     const result = resultOf(ran);
@@ -320,7 +324,7 @@ describe("rotate --json, refused or failed: the result, then the error as the la
   });
 });
 
-describe("rotate --dry-run", () => {
+describe.concurrent("rotate --dry-run", () => {
   const FIELDS_OF_PLAN = ["type", "schemaVersion", "app", "mode", "steps", "people", "exitCode"];
 
   it("works with nothing staged and no ledger, and makes none", async () => {
@@ -376,12 +380,11 @@ describe("rotate --dry-run", () => {
   });
 });
 
-describe("commands that are printed can be pasted", () => {
+describe.concurrent("commands that are printed can be pasted", () => {
   it("into the same shell, also when the config was given by flag or variable", async () => {
     const w = await staged();
-    const odd = join(tmpdir(), `imkit rotator $x ${process.pid}.yaml`);
+    const odd = join(w.dir, "an odd $name.yaml");
     writeFileSync(odd, readFileSync(w.configFile, "utf8").replaceAll("./", `${w.dir}/`));
-    onTestFinished(() => rmSync(odd, { force: true }));
     for (const way of [
       { args: ["-c", odd], env: {} },
       { args: [], env: { IMKIT_ROTATOR_CONFIG: odd } },

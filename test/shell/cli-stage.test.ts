@@ -1,21 +1,25 @@
 import { execFileSync } from "node:child_process";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { describe, expect, it, onTestFinished } from "vitest";
+import { afterAll, describe, expect, it } from "vitest";
 import { madeKey } from "../kit/leak.ts";
 import type { Ran } from "../kit/program.ts";
 import { jsonLines, lastJson, makeWorld, type World, type WorldOptions } from "../kit/world.ts";
 
+/** The tests of a file run side by side, each in a world of its own. */
+const worlds: World[] = [];
+afterAll(() => Promise.all(worlds.map((w) => w.close())));
+
 const world = async (options?: WorldOptions): Promise<World> => {
   const made = await makeWorld(options);
-  onTestFinished(() => made.close());
+  worlds.push(made);
   return made;
 };
 const stage = (w: World, key: string, ...flags: string[]): Promise<Ran> =>
   w.run(["stage", "demo", "--from-stdin", "--json", ...flags], { stdin: key });
 const base64 = (bytes: string | Uint8Array): string => Buffer.from(bytes as string).toString("base64");
 
-describe("stage, by verdict", () => {
+describe.concurrent("stage, by verdict", () => {
   it("accepted: exit 0, one answer with the exact fields, the key in escrow, a ledger of 16-digit fingerprints", async () => {
     const w = await world();
     const key = w.sandbox.issue();
@@ -129,7 +133,7 @@ describe("stage, by verdict", () => {
   });
 });
 
-describe("stage refuses what is no new API Key: exit 2, nothing stored", () => {
+describe.concurrent("stage refuses what is no new API Key: exit 2, nothing stored", () => {
   const published = base64(
     base64(Buffer.from("db66296070da4252109434af54b08b2e8d8c3f315f566f63629c70dafb81ae69", "hex")),
   );
@@ -204,7 +208,7 @@ describe("stage refuses what is no new API Key: exit 2, nothing stored", () => {
   });
 });
 
-describe("stage, a second time", () => {
+describe.concurrent("stage, a second time", () => {
   it("same key 0, other key 4 and not stored, --replace takes it and the first joins the old set", async () => {
     const w = await world();
     const [first, second] = [w.sandbox.issue(), w.sandbox.issue()];
@@ -278,7 +282,7 @@ describe("stage, a second time", () => {
   });
 });
 
-describe("where the key comes from", () => {
+describe.concurrent("where the key comes from", () => {
   it("a file, a pipe by its path, a variable", async () => {
     const w = await world();
     const key = w.sandbox.issue();

@@ -1,13 +1,17 @@
 import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { describe, expect, it, onTestFinished } from "vitest";
+import { afterAll, describe, expect, it } from "vitest";
 import { madeKey } from "../kit/leak.ts";
 import type { Ran } from "../kit/program.ts";
 import { jsonLines, lastJson, makeWorld, type World, type WorldOptions } from "../kit/world.ts";
 
+/** The tests of a file run side by side, each in a world of its own. */
+const worlds: World[] = [];
+afterAll(() => Promise.all(worlds.map((w) => w.close())));
+
 const world = async (options?: WorldOptions): Promise<World> => {
   const made = await makeWorld(options);
-  onTestFinished(() => made.close());
+  worlds.push(made);
   return made;
 };
 const stage = (w: World, key: string): Promise<Ran> =>
@@ -39,7 +43,7 @@ const exitCode = async (w: World): Promise<number | null> => {
 };
 const states = (app: Shown): readonly string[] => app.stores.map((s) => s.state);
 
-describe("status --json before adoption: app new, fingerprints null", () => {
+describe.concurrent("status --json before adoption: app new, fingerprints null", () => {
   it.each([
     { holds: ["same", "same"], gives: ["in-sync", "in-sync"] },
     { holds: ["same", null], gives: ["in-sync", "absent"] },
@@ -66,7 +70,7 @@ describe("status --json before adoption: app new, fingerprints null", () => {
   });
 });
 
-describe("status --json, state by state", () => {
+describe.concurrent("status --json, state by state", () => {
   it("staged, waiting-restart, waiting-revoke, idle; the fields; nothing is written by looking", async () => {
     const w = await world({ rollouts: null });
     await stage(w, w.sandbox.issue());
@@ -193,7 +197,7 @@ describe("status --json, state by state", () => {
   });
 });
 
-describe("doctor", () => {
+describe.concurrent("doctor", () => {
   it("all well: ok, exit 0, exact fields, nothing written", async () => {
     const w = await world();
     const ran = await w.run(["doctor", "--json"]);
@@ -236,7 +240,7 @@ describe("doctor", () => {
   });
 });
 
-describe("adopt and fingerprint", () => {
+describe.concurrent("adopt and fingerprint", () => {
   it("adopts once, says what it found, and takes a choice by a fingerprint that it gave", async () => {
     const w = await world({ stores: ["one", "two"] });
     const second = w.sandbox.issue();

@@ -1,14 +1,18 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { describe, expect, it, onTestFinished } from "vitest";
+import { afterAll, describe, expect, it } from "vitest";
 import { madeKey } from "../kit/leak.ts";
 import type { Ran } from "../kit/program.ts";
 import { jsonLines, lastJson, makeWorld, NO_RESTART, type World, type WorldOptions } from "../kit/world.ts";
 
+/** The tests of a file run side by side, each in a world of its own. */
+const worlds: World[] = [];
+afterAll(() => Promise.all(worlds.map((w) => w.close())));
+
 /** More apps beside `demo`, each on a dotenv file of its own. */
 const withApps = async (names: readonly string[], options: WorldOptions = {}): Promise<World> => {
   const w = await makeWorld(options);
-  onTestFinished(() => w.close());
+  worlds.push(w);
   for (const name of names) w.setValue(name, w.sandbox.firstKey());
   const apps = names.map(
     (name) => `  ${name}:
@@ -27,7 +31,7 @@ const stage = async (w: World, app: string, key = w.sandbox.issue()): Promise<vo
 };
 const results = ({ stdout }: Ran) => jsonLines(stdout).filter((l) => l["type"] === "result");
 
-describe("rotate --due, the tick", () => {
+describe.concurrent("rotate --due, the tick", () => {
   it("nothing to do, then a staged key is written, then only a person is missing: exit 0 each time", async () => {
     const w = await withApps([]);
     const idle = await tick(w, "demo", "--due");
@@ -73,7 +77,7 @@ describe("rotate --due, the tick", () => {
   });
 });
 
-describe("rotate --all", () => {
+describe.concurrent("rotate --all", () => {
   it("one result line per app in config order, then the summary; 0 when all is well", async () => {
     const w = await withApps(["alpha", "beta"]);
     await stage(w, "beta");

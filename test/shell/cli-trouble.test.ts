@@ -10,13 +10,17 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
-import { describe, expect, it, onTestFinished } from "vitest";
+import { afterAll, describe, expect, it } from "vitest";
 import { cleanEnv, programFile, type Ran } from "../kit/program.ts";
 import { jsonLines, lastJson, makeWorld, type World, type WorldOptions } from "../kit/world.ts";
 
+/** The tests of a file run side by side, each in a world of its own. */
+const worlds: World[] = [];
+afterAll(() => Promise.all(worlds.map((w) => w.close())));
+
 const world = async (options?: WorldOptions): Promise<World> => {
   const made = await makeWorld(options);
-  onTestFinished(() => made.close());
+  worlds.push(made);
   return made;
 };
 const stage = (w: World, key: string): Promise<Ran> =>
@@ -28,7 +32,7 @@ const errorOf = (ran: Ran): Record<string, unknown> => {
   return lastJson(ran.stdout);
 };
 
-describe("a ledger that is broken stops stage and rotate: exit 5, nothing written", () => {
+describe.concurrent("a ledger that is broken stops stage and rotate: exit 5, nothing written", () => {
   const spoil: readonly (readonly [string, (dir: string) => void])[] = [
     [
       "a flipped byte",
@@ -87,7 +91,7 @@ describe("a ledger that is broken stops stage and rotate: exit 5, nothing writte
   });
 });
 
-describe("a state directory that cannot be used: exit 2, and the key is nowhere", () => {
+describe.concurrent("a state directory that cannot be used: exit 2, and the key is nowhere", () => {
   it("a file in its place, a file where the ledger should be, a place that takes no directory", async () => {
     const w = await world();
     writeFileSync(join(w.dir, "file"), "");
@@ -150,7 +154,7 @@ describe("a state directory that cannot be used: exit 2, and the key is nowhere"
   });
 });
 
-describe("escrow", () => {
+describe.concurrent("escrow", () => {
   it("its identity lost: exit 1, says what is missing and where, and nothing is written; restored, it goes on", async () => {
     const w = await world();
     await stage(w, w.sandbox.issue());
@@ -194,7 +198,7 @@ describe("escrow", () => {
   });
 });
 
-describe("another rotator is at work", () => {
+describe.concurrent("another rotator is at work", () => {
   it("exit 6 at once, with the result and the error; --wait waits for it, and a killed one is no obstacle", async () => {
     const w = await world({
       rollouts: `[{ name: api, type: exec, command: [sh, -c, "touch started; while [ ! -e go ]; do sleep 0.05; done"], timeout: 50s }]`,
@@ -244,7 +248,7 @@ describe("another rotator is at work", () => {
   });
 });
 
-describe("what nobody expects", () => {
+describe.concurrent("what nobody expects", () => {
   it("a fault of ours is said in one line, without its text and without a stack; one app's stops no other one", async () => {
     const w = await world();
     const boom = join(w.dir, "boom.mjs");
