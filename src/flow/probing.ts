@@ -139,12 +139,8 @@ export const runTriads = async (
     atMs: Math.round(hands.clock.monotonic() - started),
     date: p.date,
   });
-  const ends = new Map(
-    old.map(({ fp }) => [
-      fp,
-      { verdict: "rejected" as Probe["verdict"], why: "", triads: [] as TriadEvidence[] },
-    ]),
-  );
+  type End = { verdict: Probe["verdict"]; why: string; readonly triads: TriadEvidence[] };
+  const ends = new Map<Fp, End>(old.map(({ fp }) => [fp, { verdict: "rejected", why: "", triads: [] }]));
   for (let round = 0; round < probes && [...ends.values()].some((e) => e.verdict === "rejected"); round++) {
     if (round > 0) await hands.clock.sleep(everyMs, signal);
     const made = control ? fresh.lookalike(hands.entropy) : null;

@@ -1,4 +1,4 @@
-import { findFp, type Fp } from "../core/secret.ts";
+import type { Fp } from "../core/secret.ts";
 import { type AppState, wanted } from "../core/state.ts";
 import type { Hands } from "./hands.ts";
 import { type Journal, openJournal } from "./journal.ts";
@@ -87,6 +87,3 @@ const ask = async (hands: Hands, journal: Journal): Promise<Probe | null> => {
   const key = fp === null ? null : await openKeys(hands, journal).get(fp);
   return key === null ? null : probeKey(hands, key, hands.signal);
 };
-
-/** A fingerprint prefix among all that the ledger knows. */
-export const knownFp = (s: AppState, prefix: string): Fp | null => findFp(prefix, s.known);

@@ -51,6 +51,8 @@ export const verify = async (pass: Pass): Promise<Facts> => {
     examine(hands, key, signal),
     heldKeys(pass, old).then((keys) => probeAll(pass, keys)),
   ]);
+  // From now on a store may lose them, by us or by anybody.
+  for (const held of asked) await pass.keys.keep(held.fp, held.key);
   const { control } = examined;
   const probes = asked.map((a) => ({ ...a, probe: judgeBeside(examined.probe, control, a.probe) }));
   const works = asked.find((a) => a.probe.verdict === "accepted")?.probe;

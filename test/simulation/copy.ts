@@ -5,7 +5,7 @@ import { loadProduct, type Product } from "./world/product.ts";
 
 const SRC = join(import.meta.dirname, "..", "..", "src");
 
-/** A change to one source file: `find` must stand there exactly once. */
+/** A change to one source file: `find` must stand there exactly once, however its white space is. */
 export type Change = { readonly file: string; readonly find: string; readonly put: string };
 
 /**
@@ -74,10 +74,19 @@ export const makeCopies = (): Copies => {
       for (const { file, find, put } of [...QUICK, ...changes]) {
         const path = join(src, file);
         const text = readFileSync(path, "utf8");
-        const parts = text.split(find);
-        if (parts.length !== 2)
-          throw new Error(`${file} holds this ${parts.length - 1} times, not once: ${find}`);
-        writeFileSync(path, parts.join(put));
+        const pattern = new RegExp(
+          find
+            .trim()
+            .replaceAll(/[.*+?^${}()|[\]\\]/g, "\\$&")
+            .replaceAll(/\s+/g, "\\s+"),
+          "g",
+        );
+        const times = text.match(pattern)?.length ?? 0;
+        if (times !== 1) throw new Error(`${file} holds this ${times} times, not once: ${find}`);
+        writeFileSync(
+          path,
+          text.replace(pattern, () => put),
+        );
       }
       return loadProduct(src);
     },

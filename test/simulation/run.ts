@@ -1,6 +1,11 @@
-// The simulation by itself: node test/simulation/run.ts [--seeds N] [--from N] [--seed N]
+// The simulation by itself:
+//   node test/simulation/run.ts --seeds 20000      that many worlds, each from its seed
+//   node test/simulation/run.ts --seed 42          one world, with its trace
+//   node test/simulation/run.ts --bugs --seeds 4000  plants every bug of bugs.ts and looks for it in at most that many worlds
 import { parseArgs } from "node:util";
 import { loadAsIs, makeCopies } from "./copy.ts";
+import { BUGS } from "./bugs.ts";
+import { hunt } from "./hunt.ts";
 import { simulate } from "./simulate.ts";
 
 const { values } = parseArgs({
@@ -8,6 +13,8 @@ const { values } = parseArgs({
     seeds: { type: "string", default: process.env["SIM_SEEDS"] ?? "2000" },
     from: { type: "string", default: "1" },
     seed: { type: "string" },
+    bugs: { type: "boolean", default: false },
+    bug: { type: "string" },
   },
 });
 const asIs = await loadAsIs();
@@ -29,6 +36,25 @@ if (values.seed !== undefined) {
 
 const from = Number(values.from);
 const count = Number(values.seeds);
+if (values.bugs || values.bug !== undefined) {
+  const began = performance.now();
+  const found = await hunt(
+    copies,
+    BUGS.filter((b) => values.bug === undefined || b.name === values.bug),
+    from,
+    count,
+  );
+  for (const { name, seeds, violation } of found) {
+    console.log(
+      seeds === null ? `NOT FOUND  ${name}` : `${String(seeds).padStart(6)} worlds  ${name}: ${violation}`,
+    );
+  }
+  const missed = found.filter((f) => f.seeds === null).length;
+  console.log(
+    `${found.length - missed} of ${found.length} planted bugs found in ${((performance.now() - began) / 1_000).toFixed(1)} s`,
+  );
+  process.exit(missed === 0 ? 0 : 1);
+}
 const began = performance.now();
 const cpu = process.cpuUsage();
 let steps = 0;

@@ -40,6 +40,7 @@ type Intent = {
   readonly target: string;
   readonly action: "write" | "roll";
   readonly fp: string;
+  readonly opId: string;
   readonly at: number;
   readonly mode: string | null;
   closed: boolean;
@@ -48,6 +49,7 @@ type Intent = {
 
 /** After these every store has to be read again before anybody is asked to revoke, and before it is over. */
 const WORK: ReadonlySet<string> = new Set(["intent", "result", "restarted", "proof"]);
+const MOST_TRIES = 3;
 const FRESH_MS = 30_000;
 const SILENCE_MS = 90_000;
 
@@ -59,6 +61,8 @@ export const checksOf = (around: Around): Checks => {
   const lastEntryAt = new Map<string, number>();
   const acked = new Map<string, string>();
   const strange = new Set<string>();
+  const mayWork = new Set<string>();
+  const tries = new Map<string, number>();
   const fps = new Map<string, string>();
   const texts = new Map<string, string>();
   let workedAt = 0;
@@ -136,11 +140,19 @@ export const checksOf = (around: Around): Checks => {
       if (unsure.length > 0)
         violated(`${what} before the preflight of ${unsure.map((t) => t.name).join(", ")}`);
       if (r.verified?.run !== e.run || !r.verified.ok) violated(`${what} before the new key was verified`);
-      const dead = [...before.old.keys()].every((fp) => before.verdicts.get(fp)?.verdict === "rejected");
+      const left = [...before.old].filter(([, k]) => !k.proved && !k.waived);
+      const dead = left.every(([fp]) => before.verdicts.get(fp)?.verdict === "rejected");
       const canaries = [...r.rollouts.values()].filter(
         (w) => w.canary && w.state !== "done" && w.state !== "dropped",
       );
-      const isUrgent = r.mode === "replace" || (before.old.size > 0 && dead);
+      const isUrgent = r.mode === "replace" || (left.length > 0 && dead);
+      if (r.sameApp === "different" && !r.acceptedApp) violated(`${what} for a key of another app`);
+      const name = `${r.id} ${e.run} ${e.target} ${e.fp}`;
+      const times = (tries.get(name) ?? 0) + 1;
+      tries.set(name, times);
+      // Each write of a store may call for one more round of restarts.
+      if (times > (e.action === "roll" ? 4 * MOST_TRIES : MOST_TRIES))
+        violated(`${what} for the ${times}th time in one run`);
       if (
         e.action === "roll" &&
         !isUrgent &&
@@ -159,6 +171,7 @@ export const checksOf = (around: Around): Checks => {
       target: e.target,
       action: e.action,
       fp: e.fp,
+      opId: e.opId,
       at: time.now(),
       mode: r?.mode ?? null,
       closed: false,
@@ -177,8 +190,9 @@ export const checksOf = (around: Around): Checks => {
       if (store === undefined || !planned.required || planned.state === "dropped" || store.value === text)
         continue;
       if (proc.memory.lies.get(planned.name)?.value === text) continue;
-      const wasSeen = store.seen === text && store.changedAt > store.seenAt;
-      if (!wasSeen)
+      // What a stranger did since is found before the gate, and everything is restarted again then.
+      const isStrange = ["foreign", "late", "mirror"].includes(store.changedBy);
+      if (!isStrange || (planned.state !== "written" && planned.state !== "unchanged"))
         violated(`${what}, but the store ${planned.name} does not hold the new key (${proc.name})`);
     }
   };
@@ -193,6 +207,11 @@ export const checksOf = (around: Around): Checks => {
     }
     if (intent.action === "write" && e.outcome === "ok" && (!read || fpOf(read.value ?? "") !== intent.fp)) {
       violated(`${proc.name} says that ${intent.target} was written, which it did not see`);
+    }
+    const code = e.code ?? "";
+    const isApplied = (stores.get(intent.target)?.ops.get(intent.opId) ?? 0) > 0;
+    if (e.type === "result" && e.outcome === "failed" && isApplied && code !== "VERIFY_MISMATCH") {
+      violated(`${proc.name} says that ${intent.target} was not written (${code}), and it was`);
     }
     intent.closed = true;
   };
@@ -226,12 +245,27 @@ export const checksOf = (around: Around): Checks => {
     if (text !== null) acked.delete(text);
   };
 
+  /** Every key that the ledger ever took for one that works has to be dead when it is over, or a person answers for it. */
+  const noneWorks = (proc: Proc, before: AppState): void => {
+    for (const fp of mayWork) {
+      const text = textOf(fp);
+      const key = text === null ? undefined : imkit.keys.get(text);
+      const isLeft = before.old.get(fp)?.proved === false || before.staged?.fp === fp;
+      if (key === undefined || fp === before.rotation?.newFp || key.revokedAt !== null || isLeft) continue;
+      violated(`${proc.name} is done while ${short(fp)} works`);
+    }
+  };
+
   const claimed = (proc: Proc, e: LedgerEvent & { type: "claimed" }, before: AppState): void => {
     const other = before.claim;
     if (other === null || other.inst === e.inst) return;
     const isGone = other.host === e.host && around.processes.get(other.inst)?.isDead() !== false;
     const silent = time.now() - (lastEntryAt.get(other.inst) ?? 0);
     if (!isGone && silent < SILENCE_MS) violated(`${proc.name} takes a live claim over after ${silent} ms`);
+    const holder = around.processes.get(other.inst);
+    const isAwake = holder?.isDead() === false && time.now() - holder.pausedUntil() > SILENCE_MS;
+    if (!isGone && isAwake)
+      violated(`${proc.name} takes over from ${holder.name}, which is awake and said nothing`);
   };
 
   const judge = (proc: Proc, e: LedgerEvent, id: string, before: AppState): void => {
@@ -247,12 +281,20 @@ export const checksOf = (around: Around): Checks => {
     if (e.type === "closing") isClosable(proc, e.type, before);
     if (e.type === "done") {
       if (before.rotation?.closing !== true) violated(`${proc.name} is done without closing`);
+      noneWorks(proc, before);
       forget(before.rotation?.newFp);
     }
+    if (e.type === "adopted") {
+      for (const { fp } of e.stores) if (fp !== null && imkit.works(textOf(fp) ?? "")) mayWork.add(fp);
+    }
+    if (e.type === "staged") mayWork.add(e.fp);
+    if (e.type === "discarded" && e.forget) mayWork.delete(e.fp);
+    if (e.type === "waived" && e.fp !== undefined) mayWork.delete(e.fp);
     // A key of another app, as far as anybody can tell, is dropped when another one takes its place.
     if ((e.type === "staged" || e.type === "mode-found") && e.sameApp === "different") {
       forget(e.fp);
       strange.add(e.fp);
+      mayWork.delete(e.fp);
     }
   };
 
@@ -337,7 +379,8 @@ export const checksOf = (around: Around): Checks => {
         violated(`${proc.name} overwrites a stranger's value in ${name}`);
       const key = s.old.get(fp);
       const isElsewhere = [...stores.values()].some((o) => o !== store && o.value === value);
-      const wasLiedTo = read?.honest === false;
+      const wasLiedTo =
+        read?.honest === false || (store.changedBy === "foreign" && (read?.at ?? 0) < store.changedAt);
       if (key && !key.proved && !key.waived && !wasLiedTo && !around.escrow().blobs.has(fp) && !isElsewhere) {
         violated(`the old key ${short(fp)} is lost: ${proc.name} overwrites its last copy in ${name}`);
       }

@@ -25,9 +25,11 @@ export type Proc = {
   /** Killed, or gone after its work. */
   readonly isDead: () => boolean;
   readonly exit: () => void;
+  /** Until when it was stopped, the last time. */
+  readonly pausedUntil: () => number;
   /**
    * One call of a port: `apply` happens in the world some time later, and what it returned or threw is told to the process some time after
-   * that, unless the process died or sleeps. `latest` = the longest time on the way.
+   * that, unless the process died or sleeps. `latest` = the longest time on the way; 0 = on this machine, where nothing arrives late.
    */
   readonly call: <T>(label: string, latest: number, apply: () => T) => Promise<T>;
   /** Whether what happens now was sent before the process was stopped or killed, and arrives late. */
@@ -118,13 +120,13 @@ export const startProcess = (name: string, around: Surroundings): Proc => {
       time.after(0, die);
       const way = chance.int(0, 2);
       if (way === 0) return NEVER;
-      if (way === 2) sendAt = time.now() + chance.int(1, 5_000);
+      if (way === 2 && latest > 0) sendAt = time.now() + chance.int(1, 5_000);
       isSentLate = true;
     }
     if (calls === fate.pauseAt) {
       around.trace(() => `${name} is stopped for ${fate.pauseMs} ms in ${label}`);
       pausedUntil = time.now() + fate.pauseMs;
-      if (chance.chance(0.5)) {
+      if (latest > 0 && chance.chance(0.5)) {
         sendAt = pausedUntil + chance.int(0, latest);
         isSentLate = true;
       }
@@ -132,7 +134,7 @@ export const startProcess = (name: string, around: Surroundings): Proc => {
     return new Promise((resolve, reject) => {
       time.at(sendAt, () => {
         // Of the calls that were on the way when the process died, some arrive.
-        if (dead && !isSentLate && chance.chance(0.5)) return;
+        if (dead && !isSentLate && (latest === 0 || chance.chance(0.5))) return;
         let tell: () => void;
         late = isSentLate || dead;
         try {
@@ -181,6 +183,7 @@ export const startProcess = (name: string, around: Surroundings): Proc => {
     },
     signal: stop.signal,
     isDead: () => dead,
+    pausedUntil: () => pausedUntil,
     exit: () => {
       dead = true;
     },

@@ -115,23 +115,23 @@ export const trueEscrow = (around: {
     blobs,
     port: (proc) => ({
       where: "world",
-      list: () => proc.call("list escrow", 1, () => [...blobs.keys()].sort()),
+      list: () => proc.call("list escrow", 0, () => [...blobs.keys()].sort()),
       put: (fp, key) => {
-        return proc.call("keep a key", 3, () => {
+        return proc.call("keep a key", 0, () => {
           if (fails()) throw failure();
           trace(() => `${proc.name} keeps ${fp.slice(0, 8)} in escrow`);
           blobs.set(fp, key.reveal());
         });
       },
       get: (fp) =>
-        proc.call("get a key", 1, () => {
+        proc.call("get a key", 0, () => {
           const text = blobs.get(fp);
           return text === undefined ? null : new product.Secret(text);
         }),
       remove: (fp) => {
         around.mutates(proc, `drops ${fp.slice(0, 8)}`);
         around.removes(proc, fp);
-        return proc.call("drop a key", 1, () => {
+        return proc.call("drop a key", 0, () => {
           if (fails()) throw failure();
           trace(() => `${proc.name} drops ${fp.slice(0, 8)} from escrow`);
           if (blobs.delete(fp)) around.removed(proc, fp);

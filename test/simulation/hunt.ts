@@ -1,0 +1,31 @@
+import type { Bug } from "./bugs.ts";
+import type { Copies } from "./copy.ts";
+import { simulate } from "./simulate.ts";
+
+export type Found = {
+  readonly name: string;
+  /** How many worlds it took; null = not found. */
+  readonly seeds: number | null;
+  readonly violation: string;
+};
+
+/** Plants each bug by itself and looks for it in at most `most` worlds. */
+export const hunt = async (
+  copies: Copies,
+  bugs: readonly Bug[],
+  from: number,
+  most: number,
+): Promise<readonly Found[]> => {
+  const sound = await copies.load([]);
+  const found: Found[] = [];
+  for (const bug of bugs) {
+    const product = await copies.load([bug]);
+    let here: Found = { name: bug.name, seeds: null, violation: "" };
+    for (let n = 1; n <= most && here.seeds === null; n++) {
+      const [violation] = (await simulate(from + n - 1, { product, sound })).violations;
+      if (violation !== undefined) here = { ...here, seeds: n, violation: violation.split("\n")[0] ?? "" };
+    }
+    found.push(here);
+  }
+  return found;
+};
