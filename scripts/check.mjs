@@ -5,7 +5,8 @@ import { fileURLToPath } from "node:url";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 const bin = (name) => join(root, "node_modules", ".bin", name);
-const steps = [
+/** @type {readonly (readonly [string, string, readonly string[]])[]} */
+const all = [
   ["format", bin("biome"), ["format", "."]],
   ["lint", bin("oxlint"), []],
   ["types", bin("tsc"), ["--noEmit", "-p", "."]],
@@ -13,12 +14,13 @@ const steps = [
   ["dead code", bin("knip"), []],
   ["build", process.execPath, [join(root, "scripts", "build.mjs")]],
   ["tests", process.execPath, [join(root, "scripts", "test.mjs")]],
-].filter(([name]) => !process.argv.includes("--no-tests") || name !== "tests");
+];
+const steps = all.filter(([name]) => !process.argv.includes("--no-tests") || name !== "tests");
 
 let failed = 0;
 for (const [name, command, args] of steps) {
   process.stdout.write(`== ${name}\n`);
-  if (spawnSync(command, args, { cwd: root, stdio: "inherit" }).status !== 0) {
+  if (spawnSync(command, [...args], { cwd: root, stdio: "inherit" }).status !== 0) {
     process.stdout.write(`== ${name}: FAILED\n`);
     failed++;
   }

@@ -17,7 +17,7 @@ import type { ValueFrom } from "./config-value.ts";
 import { didYouMean } from "./suggest.ts";
 
 export { type ConfigSearch, configHome, type Env, findConfig } from "./config-find.ts";
-export { NOTIFY_STATES, type NotifyConfig } from "./config-schema.ts";
+export type { NotifyConfig } from "./config-schema.ts";
 export { type ValueFrom, valueOf } from "./config-value.ts";
 
 /** `position` is `<path>:<line>:<column>`; `settings` is what the provider's own schema made of the keys that are not ours. */
