@@ -22,6 +22,8 @@ export const evolveRotation = (r: Rotation, e: LedgerEvent, p: Position): Rotati
     case "plan-amended":
       return amend(r, e);
     case "mode-found":
+      // Another key may have taken its place while it was asked about.
+      if (e.fp !== r.newFp) return r;
       return {
         ...r,
         mode: e.mode,

@@ -158,7 +158,10 @@ const adopted = (s: AppState, e: LedgerEvent & { type: "adopted" }, at: At): App
   lastSeen: new Map(e.stores.map(({ name, fp }) => [name, fp])),
   known: new Set([...s.known, ...e.old, ...e.stale, ...(e.current === null ? [] : [e.current])]),
   stale: new Set(e.stale),
-  old: e.old.reduce((old, fp) => join(old, fp), s.old),
+  // While a rotation is open, the one that a person calls current is an old key like the others.
+  old: [...e.old, ...(isOpen(s) && e.current !== null ? [e.current] : [])]
+    .filter((fp) => !isOpen(s) || fp !== s.rotation?.newFp)
+    .reduce((old, fp) => join(old, fp), s.old),
   appFingerprint: e.appFingerprint ?? s.appFingerprint,
   freshTs: at.ts,
 });

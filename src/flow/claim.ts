@@ -34,6 +34,14 @@ export const awaitFree = async (hands: Hands, journal: Journal, waitMs: number):
   }
 };
 
+/** What a rotator says that was given up for dead and finds another one at work. */
+export const takenOver = (app: string): RotatorError =>
+  new RotatorError("LOCKED", {
+    why: "Another rotator took over while this one was paused.",
+    state: "The other one goes on. Whatever this one may have written late is in the ledger.",
+    do: [`imkit-rotator status ${app}`],
+  });
+
 /**
  * Right before an effect: the head is ours and young, so that nobody can have taken us for dead.
  * @throws Superseded when someone has, RotatorError LEDGER_UNWRITABLE when the ledger is too slow to tell.

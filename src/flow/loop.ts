@@ -1,10 +1,10 @@
-import { RotatorError } from "../core/errors.ts";
+import type { RotatorError } from "../core/errors.ts";
 import type { LedgerEvent } from "../core/events.ts";
 import { type Action, nameOf, next, type Run } from "../core/next.ts";
 import type { Fp } from "../core/secret.ts";
 import { isOpen } from "../core/state.ts";
 import { type Memory, perform, remember } from "./act.ts";
-import { awaitFree } from "./claim.ts";
+import { awaitFree, takenOver } from "./claim.ts";
 import { asError, type Hands } from "./hands.ts";
 import { hex, type Journal, Moved, Superseded } from "./journal.ts";
 import type { Keys } from "./keys.ts";
@@ -212,15 +212,12 @@ const startPass = (
       };
       await journal.record([event], { late: true }).catch(() => {});
     }
-    return new RotatorError("LOCKED", {
-      why: "Another rotator took over while this one was paused.",
-      state: "The other one goes on. Whatever this one may have written late is in the ledger.",
-      do: [`imkit-rotator status ${hands.app.name}`],
-    });
+    return takenOver(hands.app.name);
   };
 
   const run = async (): Promise<void> => {
     await work();
+    if (failure === null && journal.superseded()) throw takenOver(hands.app.name);
     if (failure === null) return release();
     if (failure instanceof Superseded) throw await confess();
     await release().catch(() => {});

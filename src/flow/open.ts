@@ -2,8 +2,9 @@ import { RotatorError } from "../core/errors.ts";
 import type { LedgerEvent, PlannedRollout, PlannedStore } from "../core/events.ts";
 import type { Rotation } from "../core/rotation.ts";
 import { isOpen, unproved } from "../core/state.ts";
+import { takenOver } from "./claim.ts";
 import type { Hands } from "./hands.ts";
-import { hex, type Journal, Moved } from "./journal.ts";
+import { hex, type Journal, Moved, Superseded } from "./journal.ts";
 import type { Keys } from "./keys.ts";
 import { compareApps, examine } from "./probing.ts";
 
@@ -19,6 +20,7 @@ export const settle = async (
       await journal.decide(events);
       return;
     } catch (error) {
+      if (error instanceof Superseded) throw takenOver(journal.state().app ?? "<app>");
       if (!(error instanceof Moved)) throw error;
     }
   }

@@ -56,11 +56,14 @@ export const stage = async (hands: Hands, key: Secret, options: StageOptions): P
       if (!journal.state().known.has(fp)) await hands.escrow.remove(fp);
       throw error;
     }
+    // Whoever discarded it meanwhile took it out of escrow.
+    const isGone = !isClosing(journal.state(), fp) && (await hands.escrow.get(fp)) === null;
+    if (isGone) await hands.escrow.put(fp, key);
     const pending = pendingKey(journal);
     dropped = pending !== null && pending !== fp && isForeign(journal.state(), pending) ? pending : null;
     return stagedEvents(journal, fp, seen, options.source);
   });
-  if (dropped !== null) await hands.escrow.remove(dropped);
+  if (dropped !== null) await dropBlob(hands, journal, dropped);
   return {
     fp,
     verdict: seen.examined.verdict,
@@ -126,6 +129,14 @@ const stagedEvents = (
       ...into,
     },
   ];
+};
+
+/** Takes a key out of escrow that was given up, unless somebody has taken it in again by now. */
+const dropBlob = async (hands: Hands, journal: Journal, fp: Fp): Promise<void> => {
+  await journal.refresh();
+  const key = journal.state().old.get(fp);
+  const isNeeded = pendingKey(journal) === fp || (key !== undefined && !key.proved && !key.waived);
+  if (!isNeeded) await hands.escrow.remove(fp);
 };
 
 const isClosing = (s: AppState, fp: Fp): boolean =>
@@ -230,6 +241,6 @@ export const discard = async (
         : []),
     ];
   });
-  if (dropped !== null && (forget || foreign)) await hands.escrow.remove(dropped);
+  if (dropped !== null && (forget || foreign)) await dropBlob(hands, journal, dropped);
   return { fp: dropped, state: journal.state() };
 };

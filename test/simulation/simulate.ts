@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { cron, type End, operator, strangers } from "./world/people.ts";
+import { colleague, cron, type End, operator, strangers } from "./world/people.ts";
 import type { Product } from "./world/product.ts";
 import type { Scenario } from "./world/scenario.ts";
 import { makeWorld } from "./world/world.ts";
@@ -33,6 +33,7 @@ export const simulate = async (seed: number, options: SimulateOptions): Promise<
   });
   story.catch((error: unknown) => world.violated(`the person fails: ${String(error)}`));
   void cron(world, () => end !== null);
+  void colleague(world);
   strangers(world);
   const steps = await world.time.run(() => end !== null || world.violations().length > 0, MOST_STEPS);
   const ended = end as End | null;

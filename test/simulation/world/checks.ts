@@ -47,8 +47,8 @@ type Intent = {
   begun: number;
 };
 
-/** After these every store has to be read again before anybody is asked to revoke, and before it is over. */
-const WORK: ReadonlySet<string> = new Set(["intent", "result", "restarted", "proof"]);
+/** After these every store has to be read again before anybody is asked to revoke; after a proof, before it is over. */
+const WORK: ReadonlySet<string> = new Set(["intent", "result", "restarted"]);
 const MOST_TRIES = 3;
 const FRESH_MS = 30_000;
 const SILENCE_MS = 90_000;
@@ -66,6 +66,7 @@ export const checksOf = (around: Around): Checks => {
   const fps = new Map<string, string>();
   const texts = new Map<string, string>();
   let workedAt = 0;
+  let provedAt = 0;
 
   const state = (): AppState => around.ledger().state();
   const fpOf = (text: string): string => {
@@ -87,7 +88,7 @@ export const checksOf = (around: Around): Checks => {
   const short = (fp: string | null): string => fp?.slice(0, 8) ?? "-";
 
   /** The world behind "every store and workload has the new key". What somebody changed after the last look is nobody's fault. */
-  const isEverywhere = (proc: Proc, claim: string): void => {
+  const isEverywhere = (proc: Proc, claim: string, since = workedAt): void => {
     const r = state().rotation;
     if (r === null || r.newFp === null) return violated(`${claim} without a new key`);
     const text = textOf(r.newFp);
@@ -96,8 +97,8 @@ export const checksOf = (around: Around): Checks => {
       if (store === undefined || !planned.required || planned.state === "dropped" || store.value === text)
         continue;
       const lied = proc.memory.lies.get(planned.name);
-      if (lied !== undefined && lied.value === text && lied.at >= workedAt) continue;
-      const isNews = store.seenAt >= workedAt && store.changedAt > store.seenAt && store.seen === text;
+      if (lied !== undefined && lied.value === text && lied.at >= since) continue;
+      const isNews = store.seenAt >= since && store.changedAt > store.seenAt && store.seen === text;
       if (!isNews)
         violated(`${claim} by ${proc.name}, but the store ${store.plan.name} does not hold the new key`);
     }
@@ -237,7 +238,7 @@ export const checksOf = (around: Around): Checks => {
     }
     const now = before.rotation?.newFp ? imkit.keys.get(textOf(before.rotation.newFp) ?? "") : undefined;
     if (now === undefined) violated(`${what} without a new key`);
-    isEverywhere(proc, what);
+    isEverywhere(proc, what, Math.max(workedAt, provedAt));
   };
 
   const forget = (fp: string | null | undefined): void => {
@@ -274,7 +275,10 @@ export const checksOf = (around: Around): Checks => {
     if (e.type === "intent") intended(proc, e, id, before);
     if (e.type === "result") ended(proc, e, intents.get(e.intent));
     if (e.type === "observed" && e.intent !== undefined) ended(proc, e, intents.get(e.intent));
-    if (e.type === "proof") proved(proc, e);
+    if (e.type === "proof") {
+      provedAt = time.now();
+      proved(proc, e);
+    }
     if (e.type === "waived") forget(e.fp);
     if (e.type === "claimed") claimed(proc, e, before);
     if (e.type === "waiting" && e.for === "revoke") isEverywhere(proc, "asks to revoke");

@@ -117,12 +117,8 @@ export const operator = async (world: World): Promise<End> => {
       case "idle":
       case "new": {
         const s = world.state();
-        if (
-          s.rotation?.ended === "done" &&
-          s.staged === null &&
-          mine !== null &&
-          s.current === world.fpOf(mine.text)
-        ) {
+        const isOurs = mine !== null && s.current === world.fpOf(mine.text);
+        if (s.rotation?.ended === "done" && s.staged === null && (isOurs || scenario.colleague > 0)) {
           return { how: "done", rounds: round, last };
         }
         isStaged = false;
@@ -224,7 +220,7 @@ export const cron = async (world: World, isOver: () => boolean): Promise<void> =
     restarted: false,
     acceptApp: null,
     confirm: false,
-    waitMs: 0,
+    waitMs: chance.pick([0, 0, 25_000, 100_000]),
   };
   while (!isOver() && !world.isCalm()) {
     await world.sleep(chance.int(1_000, 2 * scenario.cronEvery));
@@ -235,6 +231,21 @@ export const cron = async (world: World, isOver: () => boolean): Promise<void> =
         if (product.isOpen(ended.value.state)) world.checks.saysRevoke(ended.proc);
       });
     if (!chance.chance(0.2)) await tick;
+  }
+};
+
+/** Another person who also has a new key, and takes it in whatever is going on. */
+export const colleague = async (world: World): Promise<void> => {
+  const { chance, scenario, product } = world;
+  if (!chance.chance(scenario.colleague)) return;
+  for (let tries = chance.int(1, 3); tries > 0 && !world.isCalm(); tries--) {
+    await world.sleep(chance.int(500, chance.pick([5_000, 60_000])));
+    const key = world.imkit.issue("app-1");
+    world.trace(() => `a colleague issues ${world.show(key.text)}`);
+    const ended = await world.command("colleague", (hands) =>
+      product.stage(hands, new product.Secret(key.text), { source: "prompt", replace: chance.chance(0.7) }),
+    );
+    if (ended.kind === "returned") world.checks.acknowledged(key.text);
   }
 };
 

@@ -29,6 +29,10 @@ export type Scenario = {
   readonly cronEvery: number;
   readonly machines: number;
   readonly strangers: number;
+  /** How often something happens in the world right when the ledger grew. */
+  readonly ambushes: number;
+  /** Somebody else stages another key in the middle of it. */
+  readonly colleague: number;
   /** How people err. */
   readonly revokesEarly: number;
   readonly revokesWrong: number;
@@ -111,7 +115,7 @@ export const drawScenario = (chance: Prng): Scenario => {
       how,
       watched,
       reads: chance.pick(required),
-      takesMs: chance.int(100, chance.chance(0.04) ? 90_000 : 6_000),
+      takesMs: chance.int(100, chance.chance(0.05) ? 150_000 : 6_000),
       uses: null,
       loadedAt: 0,
       tainted: false,
@@ -147,17 +151,19 @@ export const drawScenario = (chance: Prng): Scenario => {
     calm,
     peaceAt: calm ? 0 : peaceAt,
     crashes: some(0.6, chance.pick([0.1, 0.3, 0.6])),
-    pauses: some(0.35, 0.2),
+    pauses: some(0.4, chance.pick([0.2, 0.5])),
     stops: some(0.2, 0.2),
     refuses: some(0.35, 0.05),
     losesAnswer: some(0.35, 0.15),
     lies: some(0.12, 0.1),
     stale: some(0.15, 0.1),
-    ledgerFails: some(0.15, 0.02),
+    ledgerFails: some(0.15, 0.03),
     escrowFails: some(0.1, 0.02),
     cronEvery: some(0.4, chance.pick([40_000, 100_000])),
     machines: chance.pick([1, 1, 2]),
     strangers: some(0.25, chance.int(1, 3)),
+    ambushes: some(0.3, chance.pick([0.01, 0.05])),
+    colleague: some(0.12, 1),
     revokesEarly: some(0.15, 0.5),
     revokesWrong: some(0.1, 0.6),
     changesMind: some(0.15, 0.3),

@@ -125,7 +125,10 @@ export const makeWorld = ({
     time,
     chance,
     failChance: () => (isCalm() ? 0 : scenario.ledgerFails),
-    entered: checks.entered,
+    entered: (proc, entry, before) => {
+      checks.entered(proc, entry, before);
+      ambush();
+    },
     violated,
     trace,
   });
@@ -140,6 +143,14 @@ export const makeWorld = ({
   });
 
   const fpOf = checks.fpOf;
+
+  /** What comes in the worst moment. */
+  const ambush = (): void => {
+    if (isCalm() || !chance.chance(scenario.ambushes)) return;
+    const store = chance.pick(scenario.stores);
+    const value = chance.chance(0.7) ? (first?.text ?? null) : null;
+    time.after(chance.int(0, chance.pick([100, 2_000])), () => edit(store, value));
+  };
 
   /** A mirror follows its store after a while. */
   const follow = (from: TrueStore): void => {
