@@ -8,6 +8,18 @@ import type { Hands } from "./hands.ts";
 /** A 429 is waited for at most this long in all, then the answer stays unclear. */
 const THROTTLE_PATIENCE_MS = 10_000;
 
+/** What is left of that time for one process, and until when it waits already: two that wait side by side cost no more than one. */
+const patience = new WeakMap<Hands["platform"], { leftMs: number; untilMs: number }>();
+
+const mayWait = ({ platform, clock }: Hands, ms: number): boolean => {
+  const now = clock.monotonic();
+  const { leftMs, untilMs } = patience.get(platform) ?? { leftMs: THROTTLE_PATIENCE_MS, untilMs: now };
+  const more = Math.max(0, now + ms - Math.max(now, untilMs));
+  if (more > leftMs) return false;
+  patience.set(platform, { leftMs: leftMs - more, untilMs: Math.max(untilMs, now + ms) });
+  return true;
+};
+
 /** One probe, waiting out a short throttle. */
 export const probeKey = async (
   hands: Hands,
@@ -15,12 +27,10 @@ export const probeKey = async (
   signal: AbortSignal,
   urgent = false,
 ): Promise<Probe> => {
-  let patience = THROTTLE_PATIENCE_MS;
   for (;;) {
     const probe = await hands.platform.probe(key, { urgent }, signal);
     const wait = probe.retryAfterMs ?? (probe.status === 429 ? 1_000 : null);
-    if (wait === null || wait > patience || signal.aborted) return probe;
-    patience -= wait;
+    if (wait === null || signal.aborted || !mayWait(hands, wait)) return probe;
     await hands.clock.sleep(wait, signal);
   }
 };
