@@ -34,6 +34,8 @@ const readGiven = async (
   if (flags.fromFile !== undefined) return { text: await readKeyFile(flags.fromFile, io), source: "file" };
   if (flags.fromEnv !== undefined) {
     const text = io.env[flags.fromEnv];
+    // Taken out: a program that is a store or a rollout would inherit it.
+    delete process.env[flags.fromEnv];
     if (text !== undefined) return { text, source: "env" };
     throw new RotatorError("INPUT_MISSING", {
       what: `The environment variable ${flags.fromEnv} is not set.`,
