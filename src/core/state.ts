@@ -151,6 +151,20 @@ const leave = (old: AppState["old"], fp: Fp): AppState["old"] => {
   return next;
 };
 
+/**
+ * Whatever is known and was not rejected is an old key: also the one that was current until now and is in no store any more, and, while a
+ * rotation is open, the one that a person calls current.
+ */
+const adoptedOld = (s: AppState, e: LedgerEvent & { type: "adopted" }): readonly Fp[] => {
+  const newFp = isOpen(s) ? s.rotation?.newFp : e.current;
+  const before =
+    s.adopted && s.current !== null && s.verdicts.get(s.current)?.verdict !== "rejected" ? [s.current] : [];
+  const named = isOpen(s) && e.current !== null ? [e.current] : [];
+  return [...e.old, ...before, ...named].filter(
+    (fp) => fp !== newFp && !e.stale.includes(fp) && !s.dead.has(fp),
+  );
+};
+
 const adopted = (s: AppState, e: LedgerEvent & { type: "adopted" }, at: At): AppState => ({
   ...s,
   adopted: true,
@@ -158,10 +172,7 @@ const adopted = (s: AppState, e: LedgerEvent & { type: "adopted" }, at: At): App
   lastSeen: new Map(e.stores.map(({ name, fp }) => [name, fp])),
   known: new Set([...s.known, ...e.old, ...e.stale, ...(e.current === null ? [] : [e.current])]),
   stale: new Set(e.stale),
-  // While a rotation is open, the one that a person calls current is an old key like the others.
-  old: [...e.old, ...(isOpen(s) && e.current !== null ? [e.current] : [])]
-    .filter((fp) => !isOpen(s) || fp !== s.rotation?.newFp)
-    .reduce((old, fp) => join(old, fp), s.old),
+  old: adoptedOld(s, e).reduce((old, fp) => join(old, fp), s.old),
   appFingerprint: e.appFingerprint ?? s.appFingerprint,
   freshTs: at.ts,
 });

@@ -1,6 +1,6 @@
 import type { LedgerEvent } from "../core/events.ts";
 import type { Fp } from "../core/secret.ts";
-import { ensureOurs } from "./claim.ts";
+import { ensureOurs, FRESH_MS } from "./claim.ts";
 import { type Pass, rotationOf } from "./pass.ts";
 
 /** After `closing`: nothing of this rotation stays in escrow, then `done`. Repeatable. */
@@ -15,15 +15,23 @@ export const finish = async (pass: Pass): Promise<readonly LedgerEvent[]> => {
     (fp) => fp === r.newFp || finished.includes(fp) || s.dead.has(fp),
   );
   for (const fp of left) {
-    // A process may sleep here for hours. The new key leaves escrow only while a store shows it.
-    if (fp === r.newFp && !(await isStored(pass, fp))) continue;
-    await ensureOurs(journal, hands.host.claim.inst);
-    await hands.escrow.remove(fp);
+    if (await mayDrop(pass, fp)) await hands.escrow.remove(fp);
   }
   return [
     { type: "done", rotation: r.id, appFingerprint: app?.fingerprint(s.salt ?? "") ?? null },
     { type: "released", inst: hands.host.claim.inst },
   ];
+};
+
+/** The new key leaves escrow only while a store shows it, and a process that slept since it looked looks again. */
+const mayDrop = async (pass: Pass, fp: Fp): Promise<boolean> => {
+  const { clock, host } = pass.hands;
+  for (;;) {
+    const began = clock.monotonic();
+    if (fp === rotationOf(pass).newFp && !(await isStored(pass, fp))) return false;
+    await ensureOurs(pass.journal, host.claim.inst);
+    if (clock.monotonic() - began < FRESH_MS) return true;
+  }
 };
 
 const isStored = async (pass: Pass, fp: Fp): Promise<boolean> => {
