@@ -22,22 +22,70 @@ function pinnedNode() {
   return fs.existsSync(file) ? file : null;
 }
 
+var dist = path.join(root, "dist");
+/** Which of the caches: commands that turn to IMKIT need more of the program than those that look at what is here. */
+var kind = process.argv.some(function (word) {
+  return /^(adopt|confirm-revoked|doctor|rollback|rotate|serve|stage)$/.test(word);
+})
+  ? "work"
+  : "look";
+
+/**
+ * One of our scripts as the build left it for this very Node: with what V8 compiled of it, so that nothing is compiled again. null = not
+ * there. The cache lies beside the script and not in a temporary folder: one that another user could write to would be his code.
+ */
+function compiled(file) {
+  try {
+    var cache = fs.readFileSync(file + "." + kind + "." + process.version + "-" + process.arch + ".cache");
+    var vm = require("node:vm");
+    // The very text that scripts/warm.ts compiled.
+    var text =
+      "(function (exports, require, module, __filename, __dirname, __import) { " +
+      fs.readFileSync(file, "latin1") +
+      "\n});";
+    var script = new vm.Script(text, { filename: file, cachedData: cache });
+    return script.cachedDataRejected ? null : script.runInThisContext();
+  } catch (_) {
+    return null;
+  }
+}
+
+function importAny(name) {
+  return import(name);
+}
+
+/** `require` for our scripts, of which one may ask for another (`./name.cjs`). */
+function requireOurs(id) {
+  if (id.slice(0, 2) !== "./") return require(id);
+  var file = path.join(dist, id);
+  var run = compiled(file);
+  if (run === null) return require(file);
+  var module = { exports: {} };
+  run(module.exports, requireOurs, module, file, dist, importAny);
+  return module.exports;
+}
+
 function runInPlace() {
-  var built = path.join(root, "dist", "cli.js");
-  if (!fs.existsSync(built)) {
+  var program = path.join(dist, "cli.cjs");
+  if (!fs.existsSync(program)) {
     process.stderr.write(
-      "imkit-rotator is not built yet (dist/cli.js is missing).\n" +
+      "imkit-rotator is not built yet (dist/cli.cjs is missing).\n" +
         "Do:  npm ci    or, without install scripts,  npm run build\n",
     );
     process.exit(2);
   }
+  var run = compiled(program);
+  if (run !== null) {
+    run({}, requireOurs, {}, program, dist, importAny);
+    return;
+  }
   try {
-    // Beside the program and not in /tmp: a cache that another user could write to would be his code.
-    require("node:module").enableCompileCache(path.join(root, "dist", ".compile-cache"));
+    // The second best, for a Node that the build did not know: without what is compiled late.
+    require("node:module").enableCompileCache(path.join(dist, ".compile-cache"));
   } catch (_) {
     // No cache, only slower.
   }
-  import(require("node:url").pathToFileURL(built).href);
+  require(program);
 }
 
 function runOn(node) {

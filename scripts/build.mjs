@@ -1,30 +1,140 @@
 // Bundles the program (src/shell/cli.ts) and the importable door (testkit) into dist/. Plain JavaScript so that any Node can run it.
-import { rmSync } from "node:fs";
-import { dirname, join } from "node:path";
+// Why it is cut like this: docs/adr/0007-start-up.md.
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSync } from "node:fs";
+import { isBuiltin } from "node:module";
+import { tmpdir } from "node:os";
+import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 // Where to, for those who want a build of their own beside it.
-const outdir = process.argv[2] ?? join(root, "dist");
+const outdir = resolve(process.argv[2] ?? join(root, "dist"));
 rmSync(outdir, { recursive: true, force: true });
-await build({
+
+/** Large libraries that most commands do without: each is a file of its own, for a start costs what its one file weighs. */
+const LATE = { got: "got", "age-encryption": "age", "@clack/prompts": "prompts", "node-cron": "cron" };
+
+const late = {
+  name: "late libraries",
+  setup({ onResolve, onLoad }) {
+    const isLate = (path) => path in LATE || path.startsWith("node:");
+    onResolve({ filter: /.*/ }, ({ path, kind }) =>
+      kind === "dynamic-import" && isLate(path) ? { path, namespace: "late" } : undefined,
+    );
+    onResolve({ filter: /.*/, namespace: "late" }, ({ path }) => ({ path, external: true }));
+    onLoad({ filter: /.*/, namespace: "late" }, ({ path }) => {
+      if (path.startsWith("node:")) return { contents: `module.exports = require("${path}")` };
+      const file = `./${LATE[path]}.cjs`;
+      return { contents: `export * from "${file}"; export { default } from "${file}"` };
+    });
+  },
+};
+
+/**
+ * commander can start subcommands that are programs of their own, for which it loads the half of Node that we do without; and its
+ * default imports of Node's modules would each be copied property by property.
+ */
+const leanCommander = {
+  name: "lean commander",
+  setup({ onLoad }) {
+    onLoad({ filter: /[\\/]commander[\\/]lib[\\/]\w+\.js$/ }, ({ path }) => ({
+      contents: readFileSync(path, "utf8")
+        .replace(/^import childProcess from .*$/m, "const childProcess = {};")
+        .replace(/^import (\w+) from (['"]node:\w+['"]);$/gm, "const $1 = process.getBuiltinModule($2);")
+        .replace(/^const process = .*$/m, ""),
+    }));
+  },
+};
+
+const common = {
   absWorkingDir: root,
-  entryPoints: { cli: "src/shell/cli.ts", testkit: "src/testkit.ts" },
   outdir,
   bundle: true,
-  splitting: true,
-  format: "esm",
   platform: "node",
   target: "node22.22",
+  minify: true,
+  legalComments: "external",
+  logLevel: "warning",
+};
+const script = {
+  ...common,
+  format: "cjs",
+  outExtension: { ".js": ".cjs" },
+  banner: {
+    js:
+      'var __url="file://"+encodeURI(__filename).replace(/[?#]/g,encodeURIComponent),' +
+      '__load=typeof __import=="undefined"?name=>import(name):__import;',
+  },
+  define: { "import.meta.url": "__url" },
+  metafile: true,
+};
+
+const program = await build({
+  ...script,
+  entryPoints: { cli: "src/shell/cli.ts" },
   sourcemap: true,
   sourcesContent: false,
-  minifySyntax: true,
-  minifyWhitespace: true,
-  chunkNames: "chunks/[name]-[hash]",
   external: ["@aws-sdk/*", "@azure/*", "@kubernetes/*"],
-  banner: {
-    js: "import{createRequire as __cr}from'node:module';const require=__cr(import.meta.url);",
-  },
-  logLevel: "warning",
+  plugins: [late, leanCommander],
 });
+const libraries = await build({
+  ...script,
+  entryPoints: Object.fromEntries(Object.entries(LATE).map(([name, file]) => [file, name])),
+});
+await build({
+  ...common,
+  entryPoints: { testkit: "src/testkit.ts" },
+  format: "esm",
+  banner: { js: "import{createRequire as __cr}from'node:module';const require=__cr(import.meta.url);" },
+});
+
+// What is compiled from memory has no import() without a warning of Node's; the launcher lends its own. As long as the word it stands for.
+const cli = join(outdir, "cli.cjs");
+const [banner, ...code] = readFileSync(cli, "utf8").split("\n");
+writeFileSync(cli, [banner, code.join("\n").replaceAll(/(?<![.\w$"'`])import\(/g, "__load(")].join("\n"));
+for (const [file, { imports }] of Object.entries({
+  ...program.metafile.outputs,
+  ...libraries.metafile.outputs,
+})) {
+  if (!file.endsWith(".cjs")) continue;
+  // The launcher reads it byte by byte, and lends it its own `require`.
+  if (readFileSync(join(root, file)).some((byte) => byte > 127)) throw new Error(`${file} is not all ASCII`);
+  const foreign = imports.find(
+    ({ path, kind }) => kind === "require-call" && !isBuiltin(path) && !path.startsWith("./"),
+  );
+  if (foreign !== undefined) throw new Error(`${file}: bundle ${foreign.path}, or import() it`);
+}
+await warm();
+
+/**
+ * Lays what V8 makes of the program beside it: for this Node, the pinned one, and the one that npm was started with. For another, or where
+ * this fails, a start takes longer, and that is all.
+ */
+async function warm() {
+  const folder = mkdtempSync(join(tmpdir(), "imkit-rotator-build-"));
+  const warmer = join(folder, "warm.cjs");
+  try {
+    await build({
+      ...common,
+      outdir: undefined,
+      outfile: warmer,
+      format: "cjs",
+      entryPoints: ["scripts/warm.ts"],
+    });
+    const pinned = join(root, "node_modules", `node-linux-${process.arch}`, "bin", "node");
+    const nodes = [process.execPath, pinned, process.env.npm_node_execpath ?? ""].filter(existsSync);
+    for (const node of new Set(nodes.map((path) => realpathSync(path)))) {
+      const place = mkdtempSync(join(folder, "place-"));
+      const { status } = spawnSync(node, [warmer, outdir, place], {
+        env: { PATH: process.env.PATH, HOME: place, NO_COLOR: "1" },
+        stdio: "ignore",
+        timeout: 60_000,
+      });
+      if (status !== 0) process.stderr.write(`build: starts under ${node} will not be warm\n`);
+    }
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}

@@ -1,4 +1,4 @@
-import { lstat } from "node:fs/promises";
+import { lstatSync } from "node:fs";
 import { homedir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { RotatorError } from "../core/errors.ts";
@@ -23,7 +23,7 @@ export const findConfig = async ({ flag, env, cwd }: ConfigSearch): Promise<stri
   if (env["IMKIT_ROTATOR_CONFIG"]) return named(env["IMKIT_ROTATOR_CONFIG"], "$IMKIT_ROTATOR_CONFIG", cwd);
   const folders = [...upwards(resolve(cwd)), join(configHome(env), "imkit-rotator"), "/etc/imkit-rotator"];
   for (const folder of folders) {
-    const found = await inFolder(folder);
+    const found = inFolder(folder);
     if (found !== null) return found;
   }
   throw new RotatorError("CONFIG_MISSING", {
@@ -52,15 +52,14 @@ const xdg = (env: Env, variable: string, fallback: string): string => {
 
 const home = (env: Env): string => env["HOME"] || homedir();
 
-const named = async (path: string, by: string, cwd: string): Promise<string> => {
+const named = (path: string, by: string, cwd: string): string => {
   const file = resolve(cwd, path);
-  if (path !== "" && (await isThere(file))) return file;
+  if (path !== "" && isThere(file)) return file;
   throw new RotatorError("CONFIG_MISSING", { why: `The file that ${by} names is not there: ${file}` });
 };
 
-const inFolder = async (folder: string): Promise<string | null> => {
-  const found: string[] = [];
-  for (const name of CONFIG_NAMES) if (await isThere(join(folder, name))) found.push(join(folder, name));
+const inFolder = (folder: string): string | null => {
+  const found = CONFIG_NAMES.map((name) => join(folder, name)).filter(isThere);
   if (found.length < 2) return found[0] ?? null;
   throw new RotatorError("CONFIG_INVALID", {
     what: "Two config files lie beside each other.",
@@ -70,10 +69,9 @@ const inFolder = async (folder: string): Promise<string | null> => {
 };
 
 /** A folder that may not be entered counts as one without a config; a dangling link or a directory of that name counts as there. */
-const isThere = async (path: string): Promise<boolean> => {
+const isThere = (path: string): boolean => {
   try {
-    await lstat(path);
-    return true;
+    return lstatSync(path, { throwIfNoEntry: false }) !== undefined;
   } catch {
     return false;
   }

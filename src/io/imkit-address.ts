@@ -1,29 +1,41 @@
-import { lookup as systemLookup } from "node:dns";
-import { BlockList, isIP, type LookupFunction } from "node:net";
+import type { BlockList, LookupFunction } from "node:net";
 
-const loopback = new BlockList();
-loopback.addSubnet("127.0.0.0", 8, "ipv4");
-loopback.addAddress("::1", "ipv6");
+/** Node's network half, loaded when an address is to be judged: a config with host names, which every start reads, needs none of it. */
+const net = () => process.getBuiltinModule("node:net");
 
-/** Where clouds serve their machine credentials, and addresses that mean no host. */
-const forbidden = new BlockList();
-forbidden.addSubnet("169.254.0.0", 16, "ipv4");
-forbidden.addSubnet("fe80::", 10, "ipv6");
-forbidden.addAddress("100.100.100.200", "ipv4");
-forbidden.addAddress("fd00:ec2::254", "ipv6");
-forbidden.addSubnet("64:ff9b::a9fe:0", 112, "ipv6");
-forbidden.addSubnet("0.0.0.0", 8, "ipv4");
-forbidden.addAddress("::", "ipv6");
+type Lists = { readonly loopback: BlockList; readonly forbidden: BlockList };
+let made: Lists | null = null;
+const lists = (): Lists => {
+  made ??= makeLists();
+  return made;
+};
 
-const listed = (list: BlockList, address: string): boolean => {
-  // A name is told from an address without Node's expressions for IPv6: their first use takes 3 ms of every start.
-  const family = /^[\d.]+$|:/.test(address) ? isIP(address) : 0;
-  return family !== 0 && list.check(address, family === 6 ? "ipv6" : "ipv4");
+const makeLists = (): Lists => {
+  const { BlockList } = net();
+  const loopback = new BlockList();
+  loopback.addSubnet("127.0.0.0", 8, "ipv4");
+  loopback.addAddress("::1", "ipv6");
+  // Where clouds serve their machine credentials, and addresses that mean no host.
+  const forbidden = new BlockList();
+  forbidden.addSubnet("169.254.0.0", 16, "ipv4");
+  forbidden.addSubnet("fe80::", 10, "ipv6");
+  forbidden.addAddress("100.100.100.200", "ipv4");
+  forbidden.addAddress("fd00:ec2::254", "ipv6");
+  forbidden.addSubnet("64:ff9b::a9fe:0", 112, "ipv6");
+  forbidden.addSubnet("0.0.0.0", 8, "ipv4");
+  forbidden.addAddress("::", "ipv6");
+  return { loopback, forbidden };
+};
+
+const listed = (list: keyof Lists, address: string): boolean => {
+  // Told from a name by hand: the first isIP of a process takes 3 ms.
+  const family = /^[\d.]+$|:/.test(address) ? net().isIP(address) : 0;
+  return family !== 0 && lists()[list].check(address, family === 6 ? "ipv6" : "ipv4");
 };
 
 const hostOf = (url: URL): string => url.hostname.replace(/^\[|\]$/g, "");
 
-const isLoopbackHost = (host: string): boolean => host === "localhost" || listed(loopback, host);
+const THIS_HOST: ReadonlySet<string> = new Set(["localhost", "127.0.0.1"]);
 
 /**
  * Why `url` cannot be an app's base URL, in our own words (they do not quote it); null = fine. A base URL is an origin: our paths start at
@@ -38,8 +50,9 @@ export const checkBaseUrl = (url: string): string | null => {
   const parsed = new URL(url);
   if (parsed.pathname !== "/" || /^https?:\/\/[^/]+\/./i.test(url)) return "it must not have a path";
   const host = hostOf(parsed);
-  if (listed(forbidden, host)) return "its address is a link-local, metadata or unspecified one";
-  if (parsed.protocol === "http:" && !isLoopbackHost(host))
+  if (THIS_HOST.has(host)) return null;
+  if (listed("forbidden", host)) return "its address is a link-local, metadata or unspecified one";
+  if (parsed.protocol === "http:" && !listed("loopback", host))
     return "it must be https (http is for 127.0.0.1, ::1 and localhost only)";
   return null;
 };
@@ -55,12 +68,17 @@ const refusal = (): NodeJS.ErrnoException =>
  * with `ADDRESS_REFUSED`, and so does, for plain http, one that is not loopback.
  */
 export const guardedLookup =
-  (loopbackOnly: boolean, lookup: LookupFunction = systemLookup): LookupFunction =>
+  (
+    loopbackOnly: boolean,
+    lookup: LookupFunction = process.getBuiltinModule("node:dns").lookup,
+  ): LookupFunction =>
   (hostname, options, callback) => {
     lookup(hostname, options, (error, found, family) => {
       const addresses = typeof found === "string" ? [found] : (found ?? []).map((entry) => entry.address);
       const isBad = (address: string): boolean =>
-        isIP(address) === 0 || listed(forbidden, address) || (loopbackOnly && !listed(loopback, address));
+        net().isIP(address) === 0 ||
+        listed("forbidden", address) ||
+        (loopbackOnly && !listed("loopback", address));
       if (error === null && (addresses.length === 0 || addresses.some(isBad)))
         return callback(refusal(), "", 0);
       return callback(error, found, family);

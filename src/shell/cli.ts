@@ -52,6 +52,9 @@ const isInspected = async (): Promise<boolean> => {
 const flush = (stream: NodeJS.WriteStream): Promise<void> =>
   new Promise((resolve) => stream.write("", () => resolve()));
 
-const exit = await main(process.argv.slice(2));
-await Promise.all([flush(process.stdout), flush(process.stderr)]);
-process.exit(exit);
+const run = async (): Promise<void> => {
+  const exit = await main(process.argv.slice(2));
+  await Promise.all([flush(process.stdout), flush(process.stderr)]);
+  process.exit(exit);
+};
+void run();
