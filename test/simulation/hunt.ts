@@ -19,7 +19,7 @@ export const hunt = async (
   const sound = await copies.load([]);
   const found: Found[] = [];
   for (const bug of bugs) {
-    const product = await copies.load([bug]);
+    const product = await copies.load(bug.changes);
     let here: Found = { name: bug.name, seeds: null, violation: "" };
     for (let n = 1; n <= most && here.seeds === null; n++) {
       const [violation] = (await simulate(from + n - 1, { product, sound })).violations;

@@ -108,7 +108,7 @@ export const checksOf = (around: Around): Checks => {
       if (w.uses === text) continue;
       const store = stores.get(w.reads);
       // It was restarted while somebody had put another value there, who took it away again before anyone looked.
-      const isHidden = w.tainted && store?.changedBy !== "us";
+      const isHidden = (w.tainted && store?.changedBy !== "us") || proc.memory.lies.has(w.reads);
       const isOutside =
         store === undefined || r.stores.get(w.reads)?.state === "dropped" || !store.plan.required;
       if (!isHidden && !isOutside && store.value === text) {

@@ -4,7 +4,9 @@ import type { Ended, World } from "./world.ts";
 /** How the story of a world ended for its people. */
 export type End = { readonly how: "done" | "stuck"; readonly rounds: number; readonly last: string };
 
-const MOST_ROUNDS = 60;
+/** Rounds of commands in which it has to end once nothing goes wrong any more; before that it may take what it takes. */
+const PEACE_ROUNDS = 40;
+const MOST_ROUNDS = 400;
 
 /** The person who rotates the key: does what the program says, and errs as the scenario wants. */
 export const operator = async (world: World): Promise<End> => {
@@ -97,7 +99,7 @@ export const operator = async (world: World): Promise<End> => {
 
   const waitMs = (): number => (chance.chance(0.15) ? 200_000 : chance.int(500, 30_000));
 
-  for (let round = 1; round <= MOST_ROUNDS; round++) {
+  for (let round = 1; round <= MOST_ROUNDS && peaceRounds <= PEACE_ROUNDS; round++) {
     if (world.violations().length > 0) return { how: "stuck", rounds: round, last };
     if (world.isCalm()) peaceRounds++;
     if (!isStaged) await stage(peaceRounds > 5);
@@ -187,7 +189,7 @@ export const operator = async (world: World): Promise<End> => {
     }
     if (world.isCalm() && peaceRounds > 6 && before.old.size > 0) await confirm("the key is gone");
   }
-  return { how: "stuck", rounds: MOST_ROUNDS, last };
+  return { how: "stuck", rounds: peaceRounds, last };
 };
 
 /** A stranger's value is taken out of the way by hand: the key that the ledger calls current is put back. */

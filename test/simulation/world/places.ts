@@ -19,9 +19,8 @@ export type TrueStore = {
   changedAt: number;
   changedBy: "us" | "foreign" | "mirror" | "late" | "start";
   quoted: Witness | null;
-  /** The last honest look that any process had. */
-  seenAt: number;
-  seen: string | null;
+  /** When any process last had an honest look at each value that it held. */
+  readonly looks: Map<string | null, number>;
   /** Values before, for stale answers. */
   before: string | null;
   readonly troubles: Trouble[];
@@ -163,10 +162,7 @@ export const storePort = (around: Around, proc: Proc, store: TrueStore): Store =
         if (code !== null) throw fail(code, "not_applied");
         const isStale = chance.chance(moods().stale);
         const value = isStale ? store.before : store.value;
-        if (value === store.value) {
-          store.seenAt = time.now();
-          store.seen = value;
-        }
+        if (value === store.value) store.looks.set(value, time.now());
         if (value !== store.value) proc.memory.lies.set(name, { at: time.now(), value });
         proc.memory.reads.set(name, { at: time.now(), value, honest: value === store.value });
         trace(() => `${proc.name} reads ${name}: ${show(value)}${value === store.value ? "" : " (stale)"}`);

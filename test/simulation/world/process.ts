@@ -25,6 +25,7 @@ export type Proc = {
   /** Killed, or gone after its work. */
   readonly isDead: () => boolean;
   readonly exit: () => void;
+  readonly kill: () => void;
   /** Until when it was stopped, the last time. */
   readonly pausedUntil: () => number;
   /**
@@ -86,6 +87,7 @@ export const startProcess = (name: string, around: Surroundings): Proc => {
   };
 
   const die = (): void => {
+    if (dead) return;
     dead = true;
     around.trace(() => `${name} is killed`);
     around.died();
@@ -184,6 +186,7 @@ export const startProcess = (name: string, around: Surroundings): Proc => {
     signal: stop.signal,
     isDead: () => dead,
     pausedUntil: () => pausedUntil,
+    kill: die,
     exit: () => {
       dead = true;
     },

@@ -127,7 +127,7 @@ export const makeWorld = ({
     failChance: () => (isCalm() ? 0 : scenario.ledgerFails),
     entered: (proc, entry, before) => {
       checks.entered(proc, entry, before);
-      ambush();
+      ambush(proc);
     },
     violated,
     trace,
@@ -145,11 +145,27 @@ export const makeWorld = ({
   const fpOf = checks.fpOf;
 
   /** What comes in the worst moment. */
-  const ambush = (): void => {
+  const ambush = (proc: Proc): void => {
     if (isCalm() || !chance.chance(scenario.ambushes)) return;
-    const store = chance.pick(scenario.stores);
-    const value = chance.chance(0.7) ? (first?.text ?? null) : null;
-    time.after(chance.int(0, chance.pick([100, 2_000])), () => edit(store, value));
+    const soon = chance.int(0, chance.pick([100, 100, 2_000]));
+    const way = chance.next();
+    if (way < 0.6) {
+      const store = chance.pick(scenario.stores);
+      const value = chance.chance(0.7) ? (first?.text ?? null) : null;
+      time.after(soon, () => edit(store, value));
+    }
+    if (way > 0.4 && way < 0.8) time.after(soon, proc.kill);
+    if (way > 0.8 && way < 0.9 && first !== null) vendor.revoke(first.text);
+    if (way > 0.9 && scenario.colleague > 0) {
+      const key = vendor.issue("app-1");
+      time.after(chance.int(0, 50), () => {
+        void command("colleague", (hands) =>
+          product.stage(hands, new product.Secret(key.text), { source: "prompt", replace: true }),
+        ).then((ended) => {
+          if (ended.kind === "returned") checks.acknowledged(key.text);
+        });
+      });
+    }
   };
 
   /** A mirror follows its store after a while. */
