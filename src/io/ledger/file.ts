@@ -74,7 +74,7 @@ export const fileLedger = (dir: string): Ledger => {
   return {
     where: `file:${dir}`,
     create: async (seq, bytes) => {
-      await (seq === 0 ? makeDirectory(dir) : requireEntry(dir, seq - 1));
+      if (seq === 0) await makeDirectory(dir);
       const made = await createEntry(dir, seq, bytes);
       if (!tidied) {
         tidied = true;
@@ -168,23 +168,47 @@ const requireEntry = async (dir: string, seq: number): Promise<void> => {
   throw new RotatorError("LEDGER_UNWRITABLE", { why: `Entry ${seq} of ${dir}, the one before, is gone.` });
 };
 
+/**
+ * What does not depend on one another is asked side by side: an append then waits for the disk, and little for the thread pool. Nothing
+ * here blocks the loop, so that a slow disk does not hold up what else goes on.
+ */
 const createEntry = async (dir: string, seq: number, bytes: Uint8Array): Promise<"created" | "exists"> => {
   const temporary = join(dir, `${TEMPORARY}${randomBytes(12).toString("hex")}`);
+  const written = writeWhole(temporary, bytes);
+  const preceded = seq === 0 ? Promise.resolve() : requireEntry(dir, seq - 1);
+  const folder = open(dir, O_RDONLY);
+  const begun = Promise.allSettled([written, preceded, folder]);
+  let isRemoved = false;
   try {
-    await writeWhole(temporary, bytes);
+    await begun;
+    await preceded;
+    await written;
+    const handle = await folder;
     if (!(await linkNew(temporary, join(dir, entryName(seq)), seq))) return "exists";
-    await unlink(temporary).catch(() => {});
-    await syncDirectory(dir);
+    const removing = remove(temporary);
+    await handle.sync();
+    isRemoved = await removing;
     return "created";
   } catch (error) {
     throw error instanceof RotatorError ? error : refusal(seq, dir, codeOf(error));
   } finally {
-    await unlink(temporary).catch(() => {});
+    if (!isRemoved) await remove(temporary);
+    // Nobody waits for it: after an fsync, closing has nothing more to say.
+    for (const handle of [written, folder]) void handle.then((file) => file.close()).catch(() => {});
   }
 };
 
-/** One fsync and no second one: after an error the kernel may have dropped the page and then report success. */
-const writeWhole = async (path: string, bytes: Uint8Array): Promise<void> => {
+const remove = (path: string): Promise<boolean> =>
+  unlink(path).then(
+    () => true,
+    () => false,
+  );
+
+/**
+ * One fsync and no second one: after an error the kernel may have dropped the page and then report success.
+ * @returns the open file, to be closed when there is time
+ */
+const writeWhole = async (path: string, bytes: Uint8Array): Promise<FileHandle> => {
   const handle = await open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
   try {
     for (let at = 0; at < bytes.length; ) {
@@ -193,8 +217,10 @@ const writeWhole = async (path: string, bytes: Uint8Array): Promise<void> => {
       at += bytesWritten;
     }
     await handle.sync();
-  } finally {
+    return handle;
+  } catch (error) {
     await handle.close().catch(() => {});
+    throw error;
   }
 };
 
