@@ -8,8 +8,16 @@ import { fileURLToPath } from "node:url";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 const [major, minor, patch] = process.versions.node.split(".").map(Number);
-if (!((major === 22 && (minor > 22 || (minor === 22 && patch >= 2))) || (major === 24 && minor >= 15) || major > 24)) {
-  process.stderr.write(`Node ${process.versions.node} is too old for the tests; run them by "npm test" after "npm ci".\n`);
+if (
+  !(
+    (major === 22 && (minor > 22 || (minor === 22 && patch >= 2))) ||
+    (major === 24 && minor >= 15) ||
+    major > 24
+  )
+) {
+  process.stderr.write(
+    `Node ${process.versions.node} is too old for the tests; run them by "npm test" after "npm ci".\n`,
+  );
   process.exit(1);
 }
 
@@ -20,7 +28,15 @@ const folder = mkdtempSync(join(tmpdir(), "imkit-rotator-test-"));
 const report = join(folder, "report.json");
 
 const vitest = join(root, "node_modules", "vitest", "vitest.mjs");
-const args = [vitest, "run", "--config", config, "--reporter=default", "--reporter=json", `--outputFile.json=${report}`];
+const args = [
+  vitest,
+  "run",
+  "--config",
+  config,
+  "--reporter=default",
+  "--reporter=json",
+  `--outputFile.json=${report}`,
+];
 const status = await new Promise((resolve) => {
   const child = spawn(process.execPath, [...args, ...rest], { cwd: root, stdio: "inherit" });
   child.on("exit", (code) => resolve(code ?? 1));
@@ -33,13 +49,17 @@ if (existsSync(report)) {
   passed = result.numPassedTests;
   failed = result.numFailedTests;
   // A file that could not be loaded has no tests to count, and is a failure all the same.
-  failed += result.testResults.filter((f) => f.status === "failed" && f.assertionResults.every((t) => t.status !== "failed")).length;
+  failed += result.testResults.filter(
+    (f) => f.status === "failed" && f.assertionResults.every((t) => t.status !== "failed"),
+  ).length;
 }
 rmSync(folder, { recursive: true, force: true });
 if (status !== 0 && failed === 0) failed = 1;
 if (passed === 0 && failed === 0) failed = 1;
 if (suite === null) {
-  process.stdout.write("\nLeft out here (they need strace, Debian's Chromium, or minutes): npm test -- crash, npm test -- browser\n");
+  process.stdout.write(
+    "\nLeft out here (they need strace, Debian's Chromium, or minutes): npm test -- crash, npm test -- browser\n",
+  );
 }
 process.stdout.write(`${passed} passed, ${failed} failed\n`);
 process.exit(failed === 0 ? 0 : 1);

@@ -163,5 +163,8 @@ export interface Host {
 /** Messages to people; deliveries are recorded by the caller. */
 export interface Notifier {
   readonly name: string;
-  notify(message: { readonly key: string; readonly state: string; readonly text: string }, signal: AbortSignal): Promise<void>;
+  notify(
+    message: { readonly key: string; readonly state: string; readonly text: string },
+    signal: AbortSignal,
+  ): Promise<void>;
 }

@@ -9,12 +9,23 @@ const ROOMS: readonly { readonly room: RegExp; readonly may: readonly RegExp[] }
   { room: /^src\/flow\//, may: [/^src\/(core|flow)\//, /^src\/ports\.ts$/] },
   {
     room: /^src\/io\//,
-    may: [/^src\/(core|io)\//, /^src\/ports\.ts$/, /^node:/, /^(zod\/mini|yaml|got|age-encryption|node-cron)$/],
+    may: [
+      /^src\/(core|io)\//,
+      /^src\/ports\.ts$/,
+      /^node:/,
+      /^(zod\/mini|yaml|got|age-encryption|node-cron)$/,
+    ],
   },
   { room: /^src\/testkit\.ts$/, may: [/^test\/(contract|kit)\//, /^src\/(core|ports)/, /^providers\//] },
   {
     room: /^providers\/(kit|options|program|third-party)\.ts$/,
-    may: [/^src\/core\//, /^src\/ports\.ts$/, /^providers\/(kit|options|program)\.ts$/, /^node:/, /^zod(\/mini)?$/],
+    may: [
+      /^src\/core\//,
+      /^src\/ports\.ts$/,
+      /^providers\/(kit|options|program)\.ts$/,
+      /^node:/,
+      /^zod(\/mini)?$/,
+    ],
   },
   {
     room: /^providers\/(stores|rollouts)\//,
@@ -36,7 +47,11 @@ const ROOMS: readonly { readonly room: RegExp; readonly may: readonly RegExp[] }
 
 /** A store may be two files: its text half is found beside it, and nobody else's. */
 const SIBLING = /^providers\/stores\/(dotenv)/;
-const REVEAL_ALLOWED = [/^src\/core\/secret\.ts$/, /^src\/io\/(imkit|escrow\/file)\.ts$/, /^providers\/stores\//];
+const REVEAL_ALLOWED = [
+  /^src\/core\/secret\.ts$/,
+  /^src\/io\/(imkit|escrow\/file)\.ts$/,
+  /^providers\/stores\//,
+];
 
 const root = join(import.meta.dirname, "..");
 const files = ["src", "providers"].flatMap((top) =>
@@ -44,7 +59,8 @@ const files = ["src", "providers"].flatMap((top) =>
     .filter((file) => file.endsWith(".ts"))
     .map((file) => `${top}/${file}`),
 );
-const IMPORT = /(?:^|\n)\s*(?:import|export)\b[^;]*?\bfrom\s*["']([^"']+)["']|(?:\bimport\s*\(|\n\s*import)\s*["']([^"']+)["']/g;
+const IMPORT =
+  /(?:^|\n)\s*(?:import|export)\b[^;]*?\bfrom\s*["']([^"']+)["']|(?:\bimport\s*\(|\n\s*import)\s*["']([^"']+)["']/g;
 
 const importsOf = (file: string, source: string): readonly string[] =>
   [...source.matchAll(IMPORT)].map(([, from, bare]) => {
@@ -74,13 +90,17 @@ test("a planted import in the wrong direction is named", () => {
   expect(forbidden("src/flow/x.ts", 'const a = await import("../../providers/index.ts");\n')).toEqual([
     "providers/index.ts",
   ]);
-  expect(forbidden("providers/stores/x.ts", 'import { b } from "./exec.ts";\n')).toEqual(["providers/stores/exec.ts"]);
+  expect(forbidden("providers/stores/x.ts", 'import { b } from "./exec.ts";\n')).toEqual([
+    "providers/stores/exec.ts",
+  ]);
 });
 
 test("only the shell touches the process and the console", () => {
   const touching = files.filter((file) => {
     const source = readFileSync(join(root, file), "utf8").replace(/\/\*[\s\S]*?\*\/|\/\/.*/g, "");
-    return /\bconsole\.|\bprocess\.(?:exit|stdout|stderr|argv|on)\b/.test(source) && !file.startsWith("src/shell/");
+    return (
+      /\bconsole\.|\bprocess\.(?:exit|stdout|stderr|argv|on)\b/.test(source) && !file.startsWith("src/shell/")
+    );
   });
   expect(touching).toEqual([]);
 });
@@ -88,7 +108,9 @@ test("only the shell touches the process and the console", () => {
 test("no registry or download address is in the lock file, and nothing runs at install but our own build", () => {
   const lock = readFileSync(join(root, "package-lock.json"), "utf8");
   expect(/"resolved":\s*"https?:/.test(lock)).toBe(false);
-  const runtimeScripts = Object.entries(JSON.parse(lock).packages as Record<string, { hasInstallScript?: boolean; dev?: boolean }>)
+  const runtimeScripts = Object.entries(
+    JSON.parse(lock).packages as Record<string, { hasInstallScript?: boolean; dev?: boolean }>,
+  )
     .filter(([name, p]) => name !== "" && p.hasInstallScript === true && p.dev !== true)
     .map(([name]) => name);
   expect(runtimeScripts).toEqual([]);

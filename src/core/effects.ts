@@ -56,7 +56,13 @@ export const end = (r: Rotation, e: LedgerEvent & { type: "result" }, p: Positio
   if (store?.open?.id === e.intent) {
     if (isVoid) return setStore(r, { ...store, state: "pending", code: null, open: null });
     if (e.outcome === "unknown") {
-      return setStore(r, { ...store, state: "unknown", code, open: { ...store.open, unknown: true } });
+      return setStore(r, {
+        ...store,
+        state: "unknown",
+        code,
+        retryAtMs,
+        open: { ...store.open, unknown: true },
+      });
     }
     if (e.outcome === "failed") {
       const state = code === "CONFLICT" ? "conflict" : "failed";
@@ -69,7 +75,7 @@ export const end = (r: Rotation, e: LedgerEvent & { type: "result" }, p: Positio
   if (isVoid || (e.outcome === "ok" && isOvertaken(r, e.intent)))
     return setRollout(r, { ...rollout, state: "pending", code: null, open: null });
   if (e.outcome === "unknown")
-    return setRollout(r, { ...rollout, code, open: { ...rollout.open, unknown: true } });
+    return setRollout(r, { ...rollout, code, retryAtMs, open: { ...rollout.open, unknown: true } });
   const reason = e.reason ?? null;
   if (e.outcome === "failed") {
     const state = code === "HELD" ? "held" : "failed";
@@ -123,8 +129,9 @@ export const observe = (r: Rotation, e: LedgerEvent & { type: "observed" }, p: P
         if (isVoid) return setStore(r, { ...store, state: "pending", code: null, open: null });
         if (e.outcome === "ok") return wrote(r, store, true, null, p);
         if (e.outcome === "failed") {
-          const state = e.code === "CONFLICT" ? "conflict" : "pending";
-          return setStore(r, { ...store, state, code: e.code ?? null, open: null });
+          // Why it did not take place is what the result said; that it did not is no reason.
+          if (e.code !== "CONFLICT") return setStore(r, { ...store, state: "pending", open: null });
+          return setStore(r, { ...store, state: "conflict", code: e.code, open: null });
         }
         return setStore(r, { ...store, state: "unknown", code: e.code ?? null });
       }
@@ -138,7 +145,7 @@ export const observe = (r: Rotation, e: LedgerEvent & { type: "observed" }, p: P
             rolledTs: p.ts,
           };
         }
-        if (e.outcome === "unknown" && !isOld) return setRollout(r, { ...rollout, code: e.code ?? null });
+        if (e.outcome === "unknown") return setRollout(r, { ...rollout, code: e.code ?? null });
         return setRollout(r, { ...rollout, state: "pending", open: null });
       }
       return r;

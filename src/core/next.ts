@@ -146,8 +146,8 @@ const storeActions = (r: Rotation, run: Run): readonly Action[] =>
 
 const tries = (t: StoreProgress | RolloutProgress, run: Run, action: Action): readonly Action[] => {
   if (t.tries >= MAX_TRIES) return NOTHING;
-  if (t.state === "pending") return [action];
-  if (t.state !== "failed" || t.code === null || !RETRYABLE.has(t.code) || t.tries === 0) return NOTHING;
+  const mayPass = t.state === "failed" && t.code !== null && RETRYABLE.has(t.code) && t.tries > 0;
+  if (t.state !== "pending" && !mayPass) return NOTHING;
   const wait = (t.retryAtMs ?? 0) - run.wallMs;
   if (wait > LONGEST_PAUSE_MS) return NOTHING;
   return wait > 0 ? [{ do: "pause", ms: wait }] : [action];

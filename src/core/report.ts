@@ -1,8 +1,8 @@
 import { CODES } from "./errors.ts";
-import { rolloutsDone, storesDone } from "./next.ts";
+import { MAX_TRIES, rolloutsDone, storesDone } from "./next.ts";
 import { failureOf, type Phase } from "./outcome.ts";
 import { type Fp, showFp } from "./secret.ts";
-import { type AppState, isOpen, unproved, wanted } from "./state.ts";
+import { type AppState, isOpen, oldOnes, unproved, wanted } from "./state.ts";
 
 export type NextStep = {
   readonly who: "you" | "tool";
@@ -25,7 +25,8 @@ export type WorkloadLine = {
 export const storeLines = (s: AppState): readonly StoreLine[] =>
   [...(s.rotation?.stores.values() ?? [])].map((t) => {
     const blocked = t.state === "pending" && t.preflight?.ok === false && t.preflight.run === s.rotation?.run;
-    if (!blocked) return { name: t.name, state: t.state, code: t.code };
+    const spent = t.state === "pending" && t.tries >= MAX_TRIES;
+    if (!blocked) return { name: t.name, state: spent ? "failed" : t.state, code: t.code };
     const code = t.preflight?.code ?? null;
     return { name: t.name, state: code === "CONFLICT" ? "conflict" : "failed", code };
   });
@@ -33,13 +34,14 @@ export const storeLines = (s: AppState): readonly StoreLine[] =>
 export const workloadLines = (s: AppState): readonly WorkloadLine[] =>
   [...(s.rotation?.rollouts.values() ?? [])].map((w) => {
     const manual = w.type === "manual" && w.state === "pending";
-    const state = manual ? "manual" : w.state === "dropped" ? "done" : w.state;
-    return { name: w.name, state, proof: w.proof, reason: w.reason || null };
+    const spent = w.state === "pending" && w.tries >= MAX_TRIES;
+    const state = manual ? "manual" : spent ? "failed" : w.state === "dropped" ? "done" : w.state;
+    return { name: w.name, state, proof: w.proof, reason: w.reason || (spent ? w.code : null) };
   });
 
-/** Old keys as the rotation knows them; after `done` those of the last one. */
+/** Old keys as the rotation knows them, the one that was current first; after `done` those of the last one. */
 export const oldFingerprints = (s: AppState): readonly Fp[] =>
-  s.old.size > 0 ? [...s.old.keys()] : (s.lastEnded?.old ?? []);
+  s.old.size > 0 ? oldOnes(s) : (s.lastEnded?.old ?? []);
 
 /** Old keys that a person attested (`--waive`) and IMKIT did not prove dead: of the open rotation, else of the last one. */
 export const attestedFingerprints = (s: AppState): readonly Fp[] => {

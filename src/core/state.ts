@@ -107,7 +107,8 @@ const evolveApp = (s: AppState, e: LedgerEvent, at: At): AppState => {
     case "proof":
       return {
         ...s,
-        old: amendOld(s.old, e.fp, { proved: true }),
+        // Outside of a rotation nothing is left to close: the key is dead and no old key any more.
+        old: e.rotation === undefined ? leave(s.old, e.fp) : amendOld(s.old, e.fp, { proved: true }),
         dead: new Set(s.dead).add(e.fp),
         verdicts: new Map(s.verdicts).set(e.fp, { verdict: "rejected", ts: at.ts }),
         forgotten: without(s.forgotten, e.fp),
@@ -242,7 +243,7 @@ const done = (s: AppState, e: LedgerEvent & { type: "done" }, at: At): AppState 
     stale: new Set(),
     appFingerprint: e.appFingerprint ?? s.appFingerprint,
     freshTs: at.ts,
-    lastEnded: { rotation: r.id, newFp: r.newFp, old: [...s.old.keys()] },
+    lastEnded: { rotation: r.id, newFp: r.newFp, old: oldOnes(s) },
   };
 };
 
@@ -257,3 +258,11 @@ export const wanted = (s: AppState): Fp | null => {
 };
 
 export const isOpen = (s: AppState): boolean => s.rotation !== null && s.rotation.ended === null;
+
+/** The old set, the key that was current first. */
+export const oldOnes = (s: AppState): readonly Fp[] => {
+  const all = [...s.old.keys()];
+  return s.current !== null && s.old.has(s.current)
+    ? [s.current, ...all.filter((fp) => fp !== s.current)]
+    : all;
+};

@@ -19,7 +19,7 @@ export const finish = async (pass: Pass): Promise<readonly LedgerEvent[]> => {
   }
   return [
     { type: "done", rotation: r.id, appFingerprint: app?.fingerprint(s.salt ?? "") ?? null },
-    { type: "released", inst: hands.host.claim.inst },
+    { type: "released", inst: hands.host.claim.inst, rotation: r.id },
   ];
 };
 

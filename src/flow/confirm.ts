@@ -82,7 +82,9 @@ const summary = (
     ? "accepted"
     : open.some((p) => p.verdict === "unclear")
       ? "unclear"
-      : "rejected";
+      : proofs.every((p) => p.attested)
+        ? "unclear"
+        : "rejected";
   const why = [...ends.values()].map((e) => e.why).find((w) => w !== "") ?? "";
   return { verdict: all.length === 0 ? null : verdict, why, proofs, rotated, state: s, head: journal.head() };
 };

@@ -191,7 +191,8 @@ const startPass = (
   };
 
   const release = async (): Promise<void> => {
-    if (claimed && journal.state().claim?.inst === inst) await journal.record([{ type: "released", inst }]);
+    if (claimed && journal.state().claim?.inst === inst)
+      await journal.record([{ type: "released", inst, rotation: rotationOf(pass).id }]);
   };
 
   /** Someone took over while we slept: say what we may have done late, then leave. */

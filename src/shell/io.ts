@@ -150,10 +150,26 @@ export const readStdin = async (signal: AbortSignal): Promise<string> => {
 
 export const stdinIsTerminal = (): boolean => process.stdin.isTTY;
 
-/** A hidden question on the terminal. @throws RotatorError INTERRUPTED on Ctrl-C */
+/** The end of input (Ctrl-D) at a prompt leaves nothing to wait for: then a question is answered by nobody. */
+const orEnd = async <T>(asking: Promise<T>): Promise<T> => {
+  let ended = (): void => {};
+  const end = new Promise<never>((_, reject) => {
+    ended = () => reject(new RotatorError("INTERRUPTED", { state: "Nothing was stored." }));
+    process.stdin.once("end", ended);
+    process.once("beforeExit", ended);
+  });
+  try {
+    return await Promise.race([asking, end]);
+  } finally {
+    process.stdin.off("end", ended);
+    process.off("beforeExit", ended);
+  }
+};
+
+/** A hidden question on the terminal. @throws RotatorError INTERRUPTED on Ctrl-C or Ctrl-D */
 export const askSecret = async (message: string, signal: AbortSignal): Promise<string> => {
   const { password, isCancel } = await import("@clack/prompts");
-  const answer = await password({ message, mask: "*", output: process.stderr, signal });
+  const answer = await orEnd(password({ message, mask: "*", output: process.stderr, signal }));
   if (isCancel(answer)) throw new RotatorError("INTERRUPTED", { state: "Nothing was stored." });
   return answer ?? "";
 };
@@ -161,7 +177,7 @@ export const askSecret = async (message: string, signal: AbortSignal): Promise<s
 /** Yes or no on the terminal. @throws RotatorError INTERRUPTED on Ctrl-C */
 export const askYes = async (message: string, signal: AbortSignal): Promise<boolean> => {
   const { confirm, isCancel } = await import("@clack/prompts");
-  const answer = await confirm({ message, initialValue: false, output: process.stderr, signal });
+  const answer = await orEnd(confirm({ message, initialValue: false, output: process.stderr, signal }));
   if (isCancel(answer)) throw new RotatorError("INTERRUPTED");
   return answer;
 };

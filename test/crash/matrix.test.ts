@@ -228,7 +228,13 @@ const runRow = async (row: Row): Promise<Line> => {
     }
   };
   await Promise.all((worlds.get(row.mode) ?? []).map(work));
-  return { row: nameOf(row), n: pointsOf(row, last, stride), places: [...places].sort(), hits, wrong };
+  return {
+    row: nameOf(row),
+    n: pointsOf(row, last, stride),
+    places: row.loose ? ["files, output, sockets, wake-ups between threads"] : [...places].sort(),
+    hits,
+    wrong,
+  };
 };
 
 const pointsOf = (row: Row, last: number, stride: number): string => {

@@ -99,7 +99,8 @@ const exitOfConfirmed = (c: Confirmed): number => {
   if (c.verdict === null) return 0;
   const phase = phaseOf(c.state);
   if (c.verdict === "accepted") return phase === "wrong-key-revoked" ? exitOf(c.state, phase) : 3;
-  if (c.verdict === "unclear")
+  const attested = c.proofs.every((p) => p.attested || p.verdict === "rejected");
+  if (c.verdict === "unclear" && !attested)
     return phase === "failed" || phase === "wrong-key-revoked" ? exitOf(c.state, phase) : 1;
   if (c.rotated === null) return 0;
   const ended = c.state.rotation?.ended === "done" && c.state.rotation.id === c.rotated.worked;

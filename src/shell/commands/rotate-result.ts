@@ -12,7 +12,7 @@ import {
   workloadLines,
 } from "../../core/report.ts";
 import { showFp } from "../../core/secret.ts";
-import type { AppState } from "../../core/state.ts";
+import { type AppState, oldOnes } from "../../core/state.ts";
 import type { Rotated } from "../../flow/rotate.ts";
 import { exitOfSignal, type Io, isCommand } from "../io.ts";
 import { headText, nextJson, printNext, printWords } from "../print.ts";
@@ -136,7 +136,7 @@ const resultLine = (
   head: { readonly seq: number; readonly h: string } | null,
 ): string => {
   const r = s.rotation !== null && s.rotation.id === rotation ? s.rotation : null;
-  const olds = r === null ? [] : (r.ended === null ? [...s.old.keys()] : oldFingerprints(s)).map(showFp);
+  const olds = r === null ? [] : (r.ended === null ? oldOnes(s) : oldFingerprints(s)).map(showFp);
   const fresh = r?.newFp ?? (status === "nothing" ? null : (s.staged?.fp ?? null));
   return JSON.stringify({
     type: "result",

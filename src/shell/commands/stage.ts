@@ -3,7 +3,7 @@ import { phaseOf } from "../../core/outcome.ts";
 import type { NextStep } from "../../core/report.ts";
 import { showFp } from "../../core/secret.ts";
 import { discard, type StageResult, stage } from "../../flow/stage.ts";
-import { askYes, type Io } from "../io.ts";
+import type { Io } from "../io.ts";
 import { readKey } from "../key.ts";
 import { nextJson, paint, printNext } from "../print.ts";
 import { linesOf, pauseSteps, sentence, stepsOf } from "../steps.ts";
@@ -68,7 +68,7 @@ const tell = async (io: Io, wired: Wired, result: StageResult): Promise<number> 
   io.warn(
     `  ${paint(io, "red", "!")} The old key is dead already: services are failing NOW until the stores are written.`,
   );
-  if (!io.interactive || !(await askYes("Rotate now?", io.signal))) return 0;
+  if (!io.interactive) return 0;
   return rotateCommand(io, wired, { yes: true });
 };
 

@@ -98,7 +98,8 @@ export const checksOf = (around: Around): Checks => {
         continue;
       const lied = proc.memory.lies.get(planned.name);
       if (lied !== undefined && lied.value === text && lied.at >= since) continue;
-      const isNews = store.seenAt >= since && store.changedAt >= store.seenAt && store.seen === text;
+      const looked = store.looks.get(text) ?? -1;
+      const isNews = looked >= since && store.changedAt >= looked;
       if (!isNews)
         violated(`${claim} by ${proc.name}, but the store ${store.plan.name} does not hold the new key`);
     }
