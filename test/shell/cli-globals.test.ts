@@ -121,6 +121,12 @@ describe("usage errors exit 2 and say what was meant", () => {
     { args: ["stage", "demo", key], says: /exposed/, code: "KEY_IN_ARGUMENT" },
     { args: ["stage", "demo", `--key=${key}`], says: /exposed/, code: "KEY_IN_ARGUMENT" },
     { args: [key], says: /exposed/, code: "KEY_IN_ARGUMENT" },
+    { args: ["rotate", "demo", "--reason", `new key ${key} here`], says: /exposed/, code: "KEY_IN_ARGUMENT" },
+    {
+      args: ["rotate", "demo", "--ticket", `SEC-1 ${key.slice(3, 40)}`],
+      says: /exposed/,
+      code: "KEY_IN_ARGUMENT",
+    },
     { args: ["stage", "demo", "--from-env", key], says: /exposed/, code: "KEY_IN_ARGUMENT" },
     { args: ["stage", "demo", key.slice(0, 20)], says: /exposed/, code: "KEY_IN_ARGUMENT" },
     { args: ["confirm-revoked", "demo", "--key-from-stdin", key], says: /exposed/, code: "KEY_IN_ARGUMENT" },

@@ -118,6 +118,12 @@ describe
       expect(w.value()).toBe(key);
     });
 
+    it("the end of input at a prompt stores nothing and is an interruption", async () => {
+      const w = await world({});
+      const { code, missed } = await on(w, ["stage", "demo"], { see: /New API Key of demo/, type: "\u0004" });
+      expect({ code, missed }).toEqual({ code: 130, missed: null });
+    });
+
     it("replace mode: stage goes on to rotate", async () => {
       const w = await world({ sandbox: { mode: "replace" } });
       const key = w.sandbox.issue();
@@ -125,8 +131,7 @@ describe
         w,
         ["stage", "demo"],
         { see: /New API Key of demo/, type: key + ENTER },
-        { see: /failing NOW[^]*Rotate now\?/, type: "y" },
-        { see: /Done: demo runs on/ },
+        { see: /failing NOW[^]*Done: demo runs on/ },
       );
       expect({ code, missed }).toEqual({ code: 0, missed: null });
       expect(w.value()).toBe(key);
