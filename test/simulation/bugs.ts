@@ -1,13 +1,20 @@
 import type { Change } from "./copy.ts";
 
 /** One mistake that somebody could make in the product. */
-export type Bug = { readonly name: string; readonly changes: readonly Change[] };
+export type Bug = {
+  readonly name: string;
+  readonly changes: readonly Change[];
+  /** It takes more worlds than every test run has time for. */
+  readonly isRare?: boolean;
+};
 
 /** `find` must stand in `file` exactly once; `more`: other places that would hide the mistake. */
 const bug = (name: string, file: string, find: string, put: string, more: readonly Change[] = []): Bug => ({
   name,
   changes: [{ file, find, put }, ...more],
 });
+
+const rare = (it: Bug): Bug => ({ ...it, isRare: true });
 
 /** Each of these must be found by the simulation. They are planted in copies of the sources, never in the product. */
 export const BUGS: readonly Bug[] = [
@@ -23,18 +30,22 @@ export const BUGS: readonly Bug[] = [
     `if (claimed || actions.every((a) => a.do === "probe" || a.do === "reread")) return false;`,
     `if (claimed || actions.every((a) => a.do !== "close" && a.do !== "finish")) return false;`,
   ),
-  bug(
-    "a look counts before it is made",
-    "flow/loop.ts",
-    `      const facts = await perform(pass, action, intent);`,
-    `      if (action.do === "reread") remember(memory, action, clock.monotonic());
+  rare(
+    bug(
+      "a look counts before it is made",
+      "flow/loop.ts",
+      `      const facts = await perform(pass, action, intent);`,
+      `      if (action.do === "reread") remember(memory, action, clock.monotonic());
       const facts = await perform(pass, action, intent);`,
+    ),
   ),
-  bug(
-    "the claim is never renewed",
-    "flow/loop.ts",
-    `if (!claimed || failure !== null || journal.ownHeadAgeMs() < RENEW_AFTER_MS) return;`,
-    `if (number > 0) return;`,
+  rare(
+    bug(
+      "the claim is never renewed",
+      "flow/loop.ts",
+      `if (!claimed || failure !== null || journal.ownHeadAgeMs() < RENEW_AFTER_MS) return;`,
+      `if (number > 0) return;`,
+    ),
   ),
   bug(
     "a store is written by a process that was taken for dead",
@@ -43,18 +54,22 @@ export const BUGS: readonly Bug[] = [
   if (!isWanted(pass, intent)) return "cancelled";`,
     `  if (!isWanted(pass, intent)) return "cancelled";`,
   ),
-  bug(
-    "a rollout is triggered by a process that was taken for dead",
-    "flow/roll.ts",
-    `    await ensureOurs(pass.journal, pass.hands.host.claim.inst);
+  rare(
+    bug(
+      "a rollout is triggered by a process that was taken for dead",
+      "flow/roll.ts",
+      `    await ensureOurs(pass.journal, pass.hands.host.claim.inst);
 `,
-    "",
+      "",
+    ),
   ),
-  bug(
-    "freshness is not looked at before an effect",
-    "flow/claim.ts",
-    `export const FRESH_MS = 30_000;`,
-    `export const FRESH_MS = 3_000_000;`,
+  rare(
+    bug(
+      "freshness is not looked at before an effect",
+      "flow/claim.ts",
+      `export const FRESH_MS = 30_000;`,
+      `export const FRESH_MS = 3_000_000;`,
+    ),
   ),
   bug(
     "a live claim is taken over at once",
@@ -146,23 +161,13 @@ export const BUGS: readonly Bug[] = [
     `if (r.rolledAt <= r.generationAt) return`,
     `if (r.rolledAt >= 0) return`,
   ),
-  bug(
-    "a write of the key before counts for the new one",
-    "core/effects.ts",
-    `const isVoid = e.outcome !== "unknown" && (intent?.fp !== r.newFp || code === "CANCELLED");`,
-    `const isVoid = code === "CANCELLED";`,
-  ),
-  bug(
-    "an old look counts as a new one",
-    "core/effects.ts",
-    `const sawAt = e.asOf === undefined ? p.at : lastOf(e.asOf);`,
-    `const sawAt = p.at;`,
-  ),
-  bug(
-    "another new key finds everything done",
-    "core/rotation.ts",
-    `[...r.stores].map(([name, s]) => [name, s.state === "dropped" ? s : { ...freshStore(s), open: s.open }]),`,
-    `r.stores,`,
+  rare(
+    bug(
+      "another new key finds everything done",
+      "core/rotation.ts",
+      `[...r.stores].map(([name, s]) => [name, s.state === "dropped" ? s : { ...freshStore(s), open: s.open }]),`,
+      `r.stores,`,
+    ),
   ),
   bug("a failed preflight stops nothing", "core/next.ts", `if (preflightFailed(r)) return NOTHING;`, ``),
   bug(
@@ -201,13 +206,22 @@ export const BUGS: readonly Bug[] = [
     `if (!seenSince(r, r.provedAt)) return [{ do: "reread" }];`,
     ``,
   ),
-  bug(
-    "a revoked new key stops nothing",
-    "core/next.ts",
-    `r.wrongKey || isBlackout(s) || (r.newRejected && r.wroteAt > 0);`,
-    `r.wrongKey && isBlackout(s);`,
+  rare(
+    bug(
+      "a revoked new key stops nothing",
+      "core/next.ts",
+      `r.wrongKey || isBlackout(s) || (r.newRejected && r.wroteAt > 0);`,
+      `r.wrongKey && isBlackout(s);`,
+    ),
   ),
-  bug("tries are not counted", "core/next.ts", `export const MAX_TRIES = 3;`, `export const MAX_TRIES = 9;`),
+  rare(
+    bug(
+      "tries are not counted",
+      "core/next.ts",
+      `export const MAX_TRIES = 3;`,
+      `export const MAX_TRIES = 9;`,
+    ),
+  ),
   bug(
     "it is over without closing",
     "core/next.ts",
@@ -220,11 +234,13 @@ export const BUGS: readonly Bug[] = [
     `  if (!rolloutsDone(r)) {`,
     `  if (!rolloutsDone(r) && r.mode === "replace") {`,
   ),
-  bug(
-    "the person is asked before every store was read again",
-    "core/outcome.ts",
-    `return unproved(s).length > 0 && seenSinceChange(r) ? "waiting-revoke" : "rotating";`,
-    `return unproved(s).length > 0 ? "waiting-revoke" : "rotating";`,
+  rare(
+    bug(
+      "the person is asked before every store was read again",
+      "core/outcome.ts",
+      `return unproved(s).length > 0 && seenSinceChange(r) ? "waiting-revoke" : "rotating";`,
+      `return unproved(s).length > 0 ? "waiting-revoke" : "rotating";`,
+    ),
   ),
   bug(
     "a replaced key needs no proof",
@@ -247,11 +263,13 @@ export const BUGS: readonly Bug[] = [
     verdicts`,
   ),
   bug("one triad is enough", "flow/probing.ts", `round < probes &&`, `round < 1 &&`),
-  bug(
-    "a triad without a working new key proves",
-    "core/verdict.ts",
-    `if (probes.new.verdict !== "accepted") return "unclear";`,
-    ``,
+  rare(
+    bug(
+      "a triad without a working new key proves",
+      "core/verdict.ts",
+      `if (probes.new.verdict !== "accepted") return "unclear";`,
+      ``,
+    ),
   ),
   bug(
     "no clear answer is a proof",
@@ -293,13 +311,17 @@ export const BUGS: readonly Bug[] = [
       else w.reject(new Moved());`,
     `      else queue.unshift({ ...w, decidedAt: null });`,
   ),
-  bug("work goes on after the ledger failed", "flow/journal.ts", `      poisoned = asError(error);`, ``),
+  rare(
+    bug("work goes on after the ledger failed", "flow/journal.ts", `      poisoned = asError(error);`, ``),
+  ),
   bug("reads of the ledger overlap", "flow/journal.ts", `turn = mine.catch(() => {});`, ``),
-  bug(
-    "a person is told what was true before a long look",
-    "flow/rotate.ts",
-    `    await journal.refresh();
+  rare(
+    bug(
+      "a person is told what was true before a long look",
+      "flow/rotate.ts",
+      `    await journal.refresh();
     await recordWaiting(hands, journal);`,
-    ``,
+      ``,
+    ),
   ),
 ];

@@ -29,7 +29,7 @@ const inspectOnce = (bytes: Uint8Array): Line => {`,
   {
     file: "core/chain.ts",
     find: "  return { h, line };",
-    put: `  if (!r.includes("%")) seen.set(line, { problem: null, h, entry: { ...JSON.parse(r), h } });
+    put: `  if (!r.includes("%")) seen.set(line, { problem: null, h, entry: { ...(stored as Entry), h } });
   return { h, line };`,
   },
   {

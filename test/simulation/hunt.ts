@@ -5,7 +5,7 @@ import { simulate } from "./simulate.ts";
 export type Found = {
   readonly name: string;
   /** How many worlds it took; null = not found. */
-  readonly seeds: number | null;
+  readonly worlds: number | null;
   readonly violation: string;
 };
 
@@ -20,10 +20,10 @@ export const hunt = async (
   const found: Found[] = [];
   for (const bug of bugs) {
     const product = await copies.load(bug.changes);
-    let here: Found = { name: bug.name, seeds: null, violation: "" };
-    for (let n = 1; n <= most && here.seeds === null; n++) {
+    let here: Found = { name: bug.name, worlds: null, violation: "" };
+    for (let n = 1; n <= most && here.worlds === null; n++) {
       const [violation] = (await simulate(from + n - 1, { product, sound })).violations;
-      if (violation !== undefined) here = { ...here, seeds: n, violation: violation.split("\n")[0] ?? "" };
+      if (violation !== undefined) here = { ...here, worlds: n, violation: violation.split("\n")[0] ?? "" };
     }
     found.push(here);
   }

@@ -57,7 +57,7 @@ const store = (plan: PlannedStore, change: Pick<TrueStore, "cas" | "witness" | "
 
 export const drawScenario = (chance: Prng): Scenario => {
   const calm = chance.chance(0.1);
-  const peaceAt = chance.int(60, 900) * 1_000;
+  const peaceAt = chance.int(20, chance.pick([100, 200, 600])) * 1_000;
   const some = (probability: number, amount: number): number =>
     !calm && chance.chance(probability) ? amount : 0;
   const trouble = (): { from: number; to: number; code: string }[] => {
@@ -72,7 +72,7 @@ export const drawScenario = (chance: Prng): Scenario => {
     ];
   };
 
-  const names = ["aws", "azure", "k8s", "env"].slice(0, chance.pick([1, 1, 2, 2, 3, 4]));
+  const names = ["aws", "azure", "k8s", "env"].slice(0, chance.pick([1, 1, 1, 2, 2, 3, 4]));
   const stores = names.map((name, i) => {
     const plan: PlannedStore = {
       name,
