@@ -77,7 +77,7 @@ describe.concurrent("imkit-rotator demo", { timeout: 60_000 }, () => {
       " 7 ",
     ]);
     expect(out).toMatch(/ 5 ✔ .* [1-9]\d+ requests, 0 failed\n/);
-    expect(out).toMatch(/ 4 ✔ .* 3 of 3 probes rejected\n/);
+    expect(out).toMatch(/ 4 ✔ .* ([3-9]) of \1 probes rejected\n/);
     expect(out).toMatch(/ 7 ✔ .* BAD_HASH at entry \d+\n/);
     expect(out).toMatch(/imkit-rotator\.cjs'? init\n/);
   });
@@ -101,7 +101,8 @@ describe.concurrent("imkit-rotator demo", { timeout: 60_000 }, () => {
     expect(err).toBe("");
     expect(code).toBe(0);
     const said = JSON.parse(out) as Facts & { readonly ok: boolean; readonly exitCode: number };
-    expect(said).toMatchObject({ ok: true, exitCode: 0, mode: "overlap", failed: 0, probes: 3 });
+    expect(said).toMatchObject({ ok: true, exitCode: 0, mode: "overlap", failed: 0 });
+    expect(said.probes).toBeGreaterThanOrEqual(3);
     expect(said.requests).toBeGreaterThanOrEqual(40);
     expect(said.oldFingerprint).toMatch(/^[0-9a-f]{8}$/);
     expect(said.newFingerprint).not.toBe(said.oldFingerprint);
