@@ -140,6 +140,12 @@ export const nextSteps = (
           you("Or stage the right one", cmd(`stage ${app} --replace`)),
         ];
       }
+      if (failure?.code === "WRONG_APP") {
+        return [
+          you("Stage a key of the right app instead", cmd(`stage ${app} --replace`)),
+          you("Or drop it", cmd(`stage ${app} --discard --forget`)),
+        ];
+      }
       if (failure?.code === "ESCROW_LOST") {
         return [
           you("Give the same new key once more, if you have it", cmd(`stage ${app}`)),

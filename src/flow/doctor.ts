@@ -1,11 +1,12 @@
 import { RotatorError } from "../core/errors.ts";
-import { isOpen, wanted } from "../core/state.ts";
+import { isOpen, unproved, wanted } from "../core/state.ts";
 import { controlRejects } from "../core/verdict.ts";
 import { Secret, showFp } from "../core/secret.ts";
 import type { Check, Stored } from "../ports.ts";
 import type { Hands } from "./hands.ts";
 import { type Journal, openJournal } from "./journal.ts";
 import { openKeys } from "./keys.ts";
+import { pendingKey } from "./open.ts";
 import { asProviderError } from "./pass.ts";
 import { probeKey } from "./probing.ts";
 import { isOurs, witnessProblem } from "./push.ts";
@@ -128,20 +129,24 @@ const ledgerAndKeys = async (hands: Hands): Promise<readonly Finding[]> => {
             "ok",
             `${journal.entries()} entries, chain sound, in ${hands.ledger.where}.`,
           );
-    return [ledger, ...(await escrow(hands)), ...(await imkit(hands, journal))];
+    return [ledger, ...(await escrow(hands, journal)), ...(await imkit(hands, journal))];
   } catch (error) {
     if (!(error instanceof RotatorError)) throw error;
     return [finding(hands, "ledger", "fail", `${error.what} ${error.why}`.trim(), error.do[0])];
   }
 };
 
-const escrow = async (hands: Hands): Promise<readonly Finding[]> => {
+const escrow = async (hands: Hands, journal: Journal): Promise<readonly Finding[]> => {
   try {
     const fps = await hands.escrow.list();
     for (const fp of fps) await hands.escrow.get(fp);
-    return [
-      finding(hands, "escrow", "ok", `${fps.length} key(s) in ${hands.escrow.where}, each can be opened.`),
-    ];
+    const sound = finding(
+      hands,
+      "escrow",
+      "ok",
+      `${fps.length} key(s) in ${hands.escrow.where}, each can be opened.`,
+    );
+    return [sound, ...(await lostKeys(hands, journal))];
   } catch (error) {
     const why = error instanceof RotatorError ? `${error.what} ${error.why}`.trim() : "It cannot be opened.";
     return [
@@ -154,6 +159,25 @@ const escrow = async (hands: Hands): Promise<readonly Finding[]> => {
       ),
     ];
   }
+};
+
+/** Keys that the rotation needs and that neither escrow nor a store holds. */
+const lostKeys = async (hands: Hands, journal: Journal): Promise<readonly Finding[]> => {
+  const keys = openKeys(hands, journal);
+  const { name } = hands.app;
+  const pending = pendingKey(journal);
+  const found: Finding[] = [];
+  if (pending !== null && (await keys.get(pending)) === null) {
+    const why = `The new key ${showFp(pending)} is neither in escrow nor in a store.`;
+    found.push(finding(hands, "escrow.new-key", "fail", why, `imkit-rotator stage ${name}`));
+  }
+  for (const fp of unproved(journal.state())) {
+    if ((await keys.get(fp)) !== null) continue;
+    const why = `The old key ${showFp(fp)} is neither in escrow nor in a store, so nobody can prove it dead.`;
+    const fix = `imkit-rotator confirm-revoked ${name} --key-from-stdin`;
+    found.push(finding(hands, "escrow.old-key", "fail", why, fix));
+  }
+  return found;
 };
 
 const imkit = async (

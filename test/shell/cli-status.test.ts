@@ -240,6 +240,20 @@ describe.concurrent("doctor", () => {
   });
 });
 
+describe.concurrent("doctor and a lost escrow", () => {
+  it("names the key that the rotation needs and nobody holds", async () => {
+    const w = await world();
+    await stage(w, w.sandbox.issue());
+    rmSync(join(w.ledgerDir, "..", "escrow"), { recursive: true });
+    const ran = await w.run(["doctor", "--json"]);
+    expect(ran.code).toBe(5);
+    const checks = lastJson(ran.stdout)["checks"] as { id: string; status: string; fix: string | null }[];
+    expect(checks.filter((c) => c.status === "fail")).toMatchObject([
+      { id: "escrow.new-key", fix: "imkit-rotator stage demo" },
+    ]);
+  });
+});
+
 describe.concurrent("adopt and fingerprint", () => {
   it("adopts once, says what it found, and takes a choice by a fingerprint that it gave", async () => {
     const w = await world({ stores: ["one", "two"] });
