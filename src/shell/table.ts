@@ -44,7 +44,7 @@ export const addCommands = (program: Command, run: (job: Job) => void): void => 
     .action((app) =>
       run(async (io, globals) => {
         const { config, apps } = await wiredAll(io, globals, app);
-        return (await import("./commands/doctor.ts")).doctorCommand(io, apps, config.path);
+        return (await import("./commands/doctor.ts")).doctorCommand(io, apps, config);
       }),
     );
 

@@ -1,10 +1,11 @@
 import { type Finding, doctor } from "../../flow/doctor.ts";
+import type { Config } from "../../io/config.ts";
 import type { Io } from "../io.ts";
 import { paint } from "../print.ts";
 import type { Wired } from "../wire.ts";
 
 /** Read-only. @returns 5 when a check failed. */
-export const doctorCommand = async (io: Io, apps: readonly Wired[], configPath: string): Promise<number> => {
+export const doctorCommand = async (io: Io, apps: readonly Wired[], config: Config): Promise<number> => {
   const found = (await Promise.all(apps.map(async (wired) => doctor(await wired.hands())))).flat();
   const checks: readonly Finding[] = [
     {
@@ -12,9 +13,10 @@ export const doctorCommand = async (io: Io, apps: readonly Wired[], configPath: 
       app: apps[0]?.name ?? "",
       target: null,
       status: "ok",
-      message: `${configPath} is sound.`,
+      message: `${config.path} is sound.`,
       fix: null,
     },
+    ...unused(apps, config),
     ...found,
   ];
   const ok = !checks.some((c) => c.status === "fail");
@@ -35,4 +37,26 @@ export const doctorCommand = async (io: Io, apps: readonly Wired[], configPath: 
   }
   io.out(ok ? "No problem found." : "Problems found.");
   return ok ? 0 : 5;
+};
+
+/** Parts of the config that this version checks and does not act on: nobody should rely on them unawares. */
+const unused = (apps: readonly Wired[], config: Config): readonly Finding[] => {
+  const warn = (id: string, app: string, message: string): Finding => ({
+    id,
+    app,
+    target: null,
+    status: "warn",
+    message,
+    fix: null,
+  });
+  return [
+    ...(config.notify.length > 0
+      ? [warn("config.notify", "", "notify is not available in this version: nobody is notified.")]
+      : []),
+    ...apps
+      .filter((wired) => wired.config.intake.length > 0)
+      .map(({ name }) =>
+        warn("config.intake", name, "intake is not available in this version: keys come in by stage alone."),
+      ),
+  ];
 };
