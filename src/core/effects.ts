@@ -104,7 +104,8 @@ const wrote = (
   p: Position,
 ): Rotation => {
   const state = changed ? "written" : "unchanged";
-  const next = setStore(r, { ...s, state, code: null, open: null, revision, retryAtMs: null });
+  const written = setStore(r, { ...s, state, code: null, open: null, revision, retryAtMs: null });
+  const next = changed ? lookAgainAtMirrors(written) : written;
   const wroteAt = changed ? p.at : r.wroteAt;
   const wroteTs = changed ? p.ts : r.wroteTs;
   if (r.rolledAt <= r.generationAt) return { ...next, wroteAt, wroteTs };
@@ -116,6 +117,12 @@ const wrote = (
   );
   return { ...nextGeneration(next), rollouts, wroteAt: p.at, wroteTs };
 };
+
+/** Who fills a mirror may have copied what stood there before: it is waited for once more. */
+const lookAgainAtMirrors = (r: Rotation): Rotation =>
+  [...r.stores.values()]
+    .filter((m) => !m.write && holdsNew(m))
+    .reduce((all, m) => setStore(all, { ...m, state: "pending", seenAt: 0 }), r);
 
 /** Something was seen. */
 export const observe = (r: Rotation, e: LedgerEvent & { type: "observed" }, p: Position): Rotation => {

@@ -10,6 +10,7 @@ import { hex, type Journal, Moved, Superseded } from "./journal.ts";
 import type { Keys } from "./keys.ts";
 import { type Pass, rotationOf } from "./pass.ts";
 import type { ProofEnd } from "./probing.ts";
+import { settle as decideUntil } from "./open.ts";
 import { observeStore } from "./push.ts";
 
 export type LoopOptions = {
@@ -18,6 +19,8 @@ export type LoopOptions = {
   /** How long to wait for another rotator's claim. */
   readonly lockWaitMs: number;
   readonly acceptApp: string | null;
+  /** What else is to be said in the entry that gives the claim back. */
+  readonly parting: () => readonly LedgerEvent[];
 };
 
 /** An abort without a reason makes an error with a stack, for nobody. */
@@ -190,10 +193,11 @@ const startPass = (
     await drain();
   };
 
-  const release = async (): Promise<void> => {
-    if (claimed && journal.state().claim?.inst === inst)
-      await journal.record([{ type: "released", inst, rotation: rotationOf(pass).id }]);
-  };
+  const release = (parting: () => readonly LedgerEvent[]): Promise<void> =>
+    decideUntil(journal, () => {
+      if (!claimed || journal.state().claim?.inst !== inst) return [];
+      return [...parting(), { type: "released", inst, rotation: rotationOf(pass).id }];
+    });
 
   /** Someone took over while we slept: say what we may have done late, then leave. */
   const confess = async (): Promise<RotatorError> => {
@@ -219,9 +223,9 @@ const startPass = (
   const run = async (): Promise<void> => {
     await work();
     if (failure === null && journal.superseded()) throw takenOver(hands.app.name);
-    if (failure === null) return release();
+    if (failure === null) return release(options.parting);
     if (failure instanceof Superseded) throw await confess();
-    await release().catch(() => {});
+    await release(() => []).catch(() => {});
     throw failure;
   };
   return { run };

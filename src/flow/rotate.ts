@@ -84,6 +84,7 @@ export const work = async (
       confirm,
       lockWaitMs: options.waitMs,
       acceptApp: options.acceptApp,
+      parting: () => waitingNews(hands, journal),
     })) {
       ends.set(fp, end);
     }
@@ -92,7 +93,7 @@ export const work = async (
     if (hands.signal.aborted) break;
     // What is said to a person is said of the ledger as it is now, not as it was before a long look.
     await journal.refresh();
-    await recordWaiting(hands, journal);
+    await settle(journal, () => waitingNews(hands, journal));
     const phase = phaseOf(journal.state());
     const left = options.waitMs - (hands.clock.monotonic() - started);
     const soak = soakOf(hands, journal.state());
@@ -135,14 +136,14 @@ const WAITING_FOR: Partial<
 };
 
 /** Once for each new thing that is waited for. */
-const recordWaiting = (hands: Hands, journal: Journal): Promise<void> =>
-  settle(journal, () => {
-    const s = journal.state();
-    const r = s.rotation;
-    const what = soakOf(hands, s) > 0 ? "soak" : WAITING_FOR[phaseOf(s)];
-    if (what === undefined || r === null || !isOpen(s) || r.waitingFor === what) return [];
-    return [{ type: "waiting", rotation: r.id, for: what }];
-  });
+const waitingNews = (hands: Hands, journal: Journal): readonly LedgerEvent[] => {
+  const s = journal.state();
+  const r = s.rotation;
+  const what = soakOf(hands, s) > 0 ? "soak" : WAITING_FOR[phaseOf(s)];
+  if (hands.signal.aborted || what === undefined || r === null || !isOpen(s) || r.waitingFor === what)
+    return [];
+  return [{ type: "waiting", rotation: r.id, for: what }];
+};
 
 const soakOf = (hands: Hands, s: AppState): number =>
   soakLeft(s, { soakMs: hands.app.soakMs, wallMs: hands.clock.now() });

@@ -320,7 +320,7 @@ export const BUGS: readonly Bug[] = [
       "a person is told what was true before a long look",
       "flow/rotate.ts",
       `    await journal.refresh();
-    await recordWaiting(hands, journal);`,
+    await settle(journal, () => waitingNews(hands, journal));`,
       ``,
     ),
   ),

@@ -66,6 +66,7 @@ type Around = {
   readonly time: Timeline;
   readonly chance: Prng;
   readonly moods: () => Moods;
+  readonly isCalm: () => boolean;
   readonly watcher: Watcher;
   readonly trace: Trace;
   readonly show: (key: string | null) => string;
@@ -77,8 +78,6 @@ type ProviderCode = ConstructorParameters<Product["ProviderError"]>[0];
 
 const troubleNow = (troubles: readonly Trouble[], now: number, calm: boolean): string | null =>
   calm ? null : (troubles.find((t) => now >= t.from && now < t.to)?.code ?? null);
-const isCalm = (m: Moods): boolean => m.refuses === 0 && m.losesAnswer === 0 && m.lies === 0 && m.stale === 0;
-
 export const setValue = (
   store: TrueStore,
   value: string | null,
@@ -117,7 +116,7 @@ export const storePort = (around: Around, proc: Proc, store: TrueStore): Store =
       "",
       chance.chance(0.3) ? chance.int(0, 20) * 1_000 : null,
     );
-  const trouble = (): string | null => troubleNow(store.troubles, time.now(), isCalm(moods()));
+  const trouble = (): string | null => troubleNow(store.troubles, time.now(), around.isCalm());
   const refusal = (): string | null =>
     trouble() ?? (chance.chance(moods().refuses) ? chance.pick(CODES) : null);
   const revisionOf = (): Revision => `r${store.revision}` as Revision;
@@ -215,7 +214,7 @@ export const rolloutPort = (
   const { name } = w.plan;
   const fail = (code: string, outcome: "not_applied" | "unknown"): Error =>
     new product.ProviderError(code as ProviderCode, outcome);
-  const trouble = (): string | null => troubleNow(w.troubles, time.now(), isCalm(moods()));
+  const trouble = (): string | null => troubleNow(w.troubles, time.now(), around.isCalm());
   const load = (): void =>
     loadWorkload(w, stores, time.now(), (text) => trace(() => `${text()} ${show(w.uses)}`));
   const restart = (mark: string, opId: string): void => {

@@ -13,6 +13,8 @@ export type TrueLedger = {
   readonly head: () => Entry | null;
   readonly port: (proc: Proc) => Ledger;
   readonly full: (from: number, to: number) => void;
+  /** The n-th append from now on fails; its entry is there all the same, or not. */
+  readonly failAt: (nth: number, kept: boolean) => void;
 };
 
 type LedgerAround = {
@@ -35,6 +37,8 @@ export const trueLedger = (around: LedgerAround): TrueLedger => {
   const fullTimes: { from: number; to: number }[] = [];
   let state: AppState = sound.EMPTY;
   let head: Entry | null = null;
+  let appends = 0;
+  let keeps = false;
 
   const append = (proc: Proc, seq: number, bytes: Uint8Array): "created" | "exists" => {
     if (seq < lines.length) return "exists";
@@ -62,6 +66,10 @@ export const trueLedger = (around: LedgerAround): TrueLedger => {
     lines,
     state: () => state,
     head: () => head,
+    failAt: (nth, kept) => {
+      appends = nth;
+      keeps = kept;
+    },
     full: (from, to) => void fullTimes.push({ from, to }),
     port: (proc) => ({
       where: "world",
@@ -69,6 +77,12 @@ export const trueLedger = (around: LedgerAround): TrueLedger => {
         const began = time.now();
         try {
           const made = await proc.call(`append ${seq}`, LATEST, () => {
+            appends--;
+            if (appends === 0) {
+              if (keeps) append(proc, seq, bytes);
+              trace(() => `the ledger fails ${proc.name}, as told`);
+              throw new product.RotatorError("LEDGER_UNWRITABLE");
+            }
             const fails = isFull() || chance.chance(around.failChance());
             if (!fails) return append(proc, seq, bytes);
             if (!isFull() && chance.chance(0.5)) append(proc, seq, bytes);

@@ -41,7 +41,10 @@ export type Scenario = {
   readonly never: number;
 };
 
-const store = (plan: PlannedStore, change: Pick<TrueStore, "cas" | "witness" | "follows">): TrueStore => ({
+export const makeStore = (
+  plan: PlannedStore,
+  change: Pick<TrueStore, "cas" | "witness" | "follows">,
+): TrueStore => ({
   plan,
   ...change,
   value: null,
@@ -53,6 +56,52 @@ const store = (plan: PlannedStore, change: Pick<TrueStore, "cas" | "witness" | "
   before: null,
   troubles: [],
   ops: new Map(),
+});
+
+export const makeWorkload = (
+  plan: PlannedRollout,
+  change: Pick<TrueWorkload, "how" | "watched" | "reads" | "takesMs">,
+): TrueWorkload => ({
+  plan,
+  ...change,
+  uses: null,
+  loadedAt: 0,
+  tainted: false,
+  mark: "",
+  doneAt: 0,
+  troubles: [],
+  ops: new Map(),
+});
+
+/** Nothing goes wrong by itself: for a story that a test tells. */
+export const quiet = (stores: readonly TrueStore[], workloads: readonly TrueWorkload[]): Scenario => ({
+  stores,
+  workloads,
+  imkit: { replaces: false, worksAfterMs: 0, diesAfterMs: 0, says: "INVALID_API_KEY", showsApp: true },
+  soakMs: 0,
+  control: true,
+  start: "one key",
+  calm: false,
+  peaceAt: Number.POSITIVE_INFINITY,
+  crashes: 0,
+  pauses: 0,
+  stops: 0,
+  refuses: 0,
+  losesAnswer: 0,
+  lies: 0,
+  stale: 0,
+  ledgerFails: 0,
+  escrowFails: 0,
+  cronEvery: 0,
+  machines: 1,
+  strangers: 0,
+  ambushes: 0,
+  colleague: 0,
+  revokesEarly: 0,
+  revokesWrong: 0,
+  changesMind: 0,
+  wrongApp: 0,
+  never: 0,
 });
 
 export const drawScenario = (chance: Prng): Scenario => {
@@ -81,7 +130,7 @@ export const drawScenario = (chance: Prng): Scenario => {
       required: i === 0 || !chance.chance(0.15),
       write: i === 0 || !chance.chance(0.04),
     };
-    const made = store(plan, {
+    const made = makeStore(plan, {
       cas: chance.chance(0.5),
       witness: chance.chance(0.5),
       follows: plan.write ? null : "aws",
@@ -109,20 +158,14 @@ export const drawScenario = (chance: Prng): Scenario => {
       canary: i === 0 && how === "auto" && kinds.length > 1 && chance.chance(0.5),
       after: i > 0 && how === "auto" && chance.chance(0.3) ? ["work-0"] : [],
     };
-    return {
-      plan,
+    const made = makeWorkload(plan, {
       how,
       watched,
       reads: chance.pick(required),
       takesMs: chance.int(100, chance.chance(0.05) ? 150_000 : 6_000),
-      uses: null,
-      loadedAt: 0,
-      tainted: false,
-      mark: "",
-      doneAt: 0,
-      troubles: trouble(),
-      ops: new Map(),
-    };
+    });
+    made.troubles.push(...trouble());
+    return made;
   });
 
   return {

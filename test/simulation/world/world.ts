@@ -12,7 +12,7 @@ import {
   type TrueWorkload,
 } from "./places.ts";
 import { type Prng, prng } from "./prng.ts";
-import { NO_FATE, type Proc, startProcess, type Trace } from "./process.ts";
+import { type Fate, NO_FATE, type Proc, startProcess, type Trace } from "./process.ts";
 import type { Product } from "./product.ts";
 import { type TrueEscrow, type TrueLedger, trueEscrow, trueLedger } from "./record.ts";
 import { drawScenario, type Scenario } from "./scenario.ts";
@@ -44,7 +44,7 @@ export type World = {
   readonly violated: (what: string) => void;
   readonly violations: () => readonly string[];
   /** Runs one command as a process of its own. */
-  readonly command: <T>(name: string, run: (hands: Hands) => Promise<T>) => Promise<Ended<T>>;
+  readonly command: <T>(name: string, run: (hands: Hands) => Promise<T>, fate?: Fate) => Promise<Ended<T>>;
   readonly sleep: (ms: number) => Promise<void>;
   /** Somebody who is not us changes a store. */
   readonly edit: (store: TrueStore, value: string | null) => void;
@@ -184,6 +184,7 @@ export const makeWorld = ({
     time,
     chance,
     moods,
+    isCalm,
     watcher: {
       ...checks,
       written: (store: TrueStore) => {
@@ -196,11 +197,15 @@ export const makeWorld = ({
   };
 
   let count = 0;
-  const command = <T>(name: string, run: (hands: Hands) => Promise<T>): Promise<Ended<T>> =>
+  const command = <T>(
+    name: string,
+    run: (hands: Hands) => Promise<T>,
+    chosen: Fate | null = null,
+  ): Promise<Ended<T>> =>
     new Promise((resolve) => {
       count++;
       const calm = isCalm();
-      const fate = calm
+      const drawn = calm
         ? NO_FATE
         : {
             crashAt: chance.chance(scenario.crashes) ? chance.int(1, chance.pick([8, 30, 80])) : 0,
@@ -215,7 +220,7 @@ export const makeWorld = ({
         machine: `m${chance.int(1, scenario.machines)}`,
         pid: count,
         skewMs: chance.chance(0.1) ? chance.int(-100_000, 100_000) : 0,
-        fate,
+        fate: chosen ?? drawn,
         isAlive: (claim) => processes.get(claim.inst)?.isDead() === false,
         trace,
         died: () => resolve({ kind: "killed", proc }),
