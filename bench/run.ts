@@ -83,7 +83,7 @@ const coldStatus = (dir: string): void => {
     ours: median(ours),
     floor: median(bare),
     target: 2.5,
-    note: `of it --version alone ${(median(version) / median(bare)).toFixed(2)}x: start, arguments, help; the rest is zod, yaml and the config`,
+    note: `of it --version alone ${(median(version) / median(bare)).toFixed(2)}x: start and arguments; the rest is config, ledger, store (bench/README.md)`,
   });
 };
 

@@ -1,5 +1,5 @@
 // Bundles the program (src/shell/cli.ts) and the importable door (testkit) into dist/. Plain JavaScript so that any Node can run it.
-// Why it is cut like this: docs/adr/0007-start-up.md.
+// Why it is cut like this: docs/adr/0009-start-up.md.
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSync } from "node:fs";
 import { isBuiltin } from "node:module";

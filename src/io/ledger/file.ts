@@ -174,19 +174,25 @@ const requireEntry = async (dir: string, seq: number): Promise<void> => {
  */
 const createEntry = async (dir: string, seq: number, bytes: Uint8Array): Promise<"created" | "exists"> => {
   const temporary = join(dir, `${TEMPORARY}${randomBytes(12).toString("hex")}`);
-  const written = writeWhole(temporary, bytes);
-  const preceded = seq === 0 ? Promise.resolve() : requireEntry(dir, seq - 1);
-  const folder = open(dir, O_RDONLY);
-  const begun = Promise.allSettled([written, preceded, folder]);
+  const opened: FileHandle[] = [];
   let isRemoved = false;
   try {
-    await begun;
-    await preceded;
-    await written;
-    const handle = await folder;
+    const file = await open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
+    opened.push(file);
+    await writeWhole(file, bytes);
+    // One fsync and no second one: after an error the kernel may have dropped the page and then report success.
+    const [synced, preceded, folder] = await Promise.allSettled([
+      file.sync(),
+      seq === 0 ? null : requireEntry(dir, seq - 1),
+      open(dir, O_RDONLY),
+    ]);
+    if (folder.status === "fulfilled") opened.push(folder.value);
+    if (preceded.status === "rejected") throw preceded.reason;
+    if (synced.status === "rejected") throw synced.reason;
+    if (folder.status === "rejected") throw folder.reason;
     if (!(await linkNew(temporary, join(dir, entryName(seq)), seq))) return "exists";
     const removing = remove(temporary);
-    await handle.sync();
+    await folder.value.sync();
     isRemoved = await removing;
     return "created";
   } catch (error) {
@@ -194,7 +200,7 @@ const createEntry = async (dir: string, seq: number, bytes: Uint8Array): Promise
   } finally {
     if (!isRemoved) await remove(temporary);
     // Nobody waits for it: after an fsync, closing has nothing more to say.
-    for (const handle of [written, folder]) void handle.then((file) => file.close()).catch(() => {});
+    for (const handle of opened) handle.close().catch(() => {});
   }
 };
 
@@ -204,23 +210,11 @@ const remove = (path: string): Promise<boolean> =>
     () => false,
   );
 
-/**
- * One fsync and no second one: after an error the kernel may have dropped the page and then report success.
- * @returns the open file, to be closed when there is time
- */
-const writeWhole = async (path: string, bytes: Uint8Array): Promise<FileHandle> => {
-  const handle = await open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
-  try {
-    for (let at = 0; at < bytes.length; ) {
-      const { bytesWritten } = await handle.write(bytes, at, bytes.length - at, at);
-      if (bytesWritten === 0) throw new Error("short write");
-      at += bytesWritten;
-    }
-    await handle.sync();
-    return handle;
-  } catch (error) {
-    await handle.close().catch(() => {});
-    throw error;
+const writeWhole = async (file: FileHandle, bytes: Uint8Array): Promise<void> => {
+  for (let at = 0; at < bytes.length; ) {
+    const { bytesWritten } = await file.write(bytes, at, bytes.length - at, at);
+    if (bytesWritten === 0) throw new Error("short write");
+    at += bytesWritten;
   }
 };
 
