@@ -95,6 +95,23 @@ describe("stores", () => {
     });
   });
 
+  test("drift between the last look and the end, and a crash there: it is looked at again before it is over", async () => {
+    for (let crashAt = 1; crashAt < 60; crashAt++) {
+      await tell({ stores: stores("a", "b") }, async (w) => {
+        const fresh = w.key();
+        await w.stage(fresh);
+        await w.rotate();
+        w.imkit.revoke(firstKey(w));
+        await w.rotate({}, { crashAt });
+        await w.sleep(6_000);
+        if (!w.product.isOpen(w.state()) || w.state().rotation?.closing === true) return;
+        w.edit(storeOf(w, "a"), firstKey(w));
+        expect((await w.rotate()).says).toBe("idle");
+        expect(w.values()).toEqual({ a: fresh, b: fresh });
+      });
+    }
+  });
+
   test("one that cannot be read at the gate restarts nothing, and is said", async () => {
     await tell({ workloads: [workload("watched")] }, async (w) => {
       await w.stage(w.key());

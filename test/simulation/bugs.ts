@@ -32,15 +32,6 @@ export const BUGS: readonly Bug[] = [
   ),
   rare(
     bug(
-      "a look counts before it is made",
-      "flow/loop.ts",
-      `      const facts = await perform(pass, action, intent);`,
-      `      if (action.do === "reread") remember(memory, action, clock.monotonic());
-      const facts = await perform(pass, action, intent);`,
-    ),
-  ),
-  rare(
-    bug(
       "the claim is never renewed",
       "flow/loop.ts",
       `if (!claimed || failure !== null || journal.ownHeadAgeMs() < RENEW_AFTER_MS) return;`,
@@ -315,13 +306,4 @@ export const BUGS: readonly Bug[] = [
     bug("work goes on after the ledger failed", "flow/journal.ts", `      poisoned = asError(error);`, ``),
   ),
   bug("reads of the ledger overlap", "flow/journal.ts", `turn = mine.catch(() => {});`, ``),
-  rare(
-    bug(
-      "a person is told what was true before a long look",
-      "flow/rotate.ts",
-      `    await journal.refresh();
-    await settle(journal, () => waitingNews(hands, journal));`,
-      ``,
-    ),
-  ),
 ];

@@ -207,7 +207,8 @@ export const checksOf = (around: Around): Checks => {
     if (intent.action === "write" && e.type === "observed" && (read === undefined || read.at < intent.at)) {
       violated(`${proc.name} closes ${intent.id} without a look at ${intent.target}`);
     }
-    if (intent.action === "write" && e.outcome === "ok" && (!read || fpOf(read.value ?? "") !== intent.fp)) {
+    const saw = proc.memory.saw.get(intent.target)?.get(textOf(intent.fp)) ?? -1;
+    if (intent.action === "write" && e.outcome === "ok" && saw < intent.at) {
       violated(`${proc.name} says that ${intent.target} was written, which it did not see`);
     }
     const code = e.code ?? "";

@@ -161,6 +161,8 @@ export const storePort = (around: Around, proc: Proc, store: TrueStore): Store =
         if (code !== null) throw fail(code, "not_applied");
         const isStale = chance.chance(moods().stale);
         const value = isStale ? store.before : store.value;
+        const saw = proc.memory.saw.get(name) ?? new Map<string | null, number>();
+        proc.memory.saw.set(name, saw.set(value, time.now()));
         if (value === store.value) store.looks.set(value, time.now());
         if (value !== store.value) proc.memory.lies.set(name, { at: time.now(), value });
         proc.memory.reads.set(name, { at: time.now(), value, honest: value === store.value });

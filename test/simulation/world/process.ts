@@ -47,6 +47,8 @@ export type Memory = {
   /** Last honest read of each store: when, and what. */
   /** The last time a store lied to it, and what it said. */
   readonly lies: Map<string, { readonly at: number; readonly value: string | null }>;
+  /** When it last saw each value in each store. */
+  readonly saw: Map<string, Map<string | null, number>>;
   readonly reads: Map<
     string,
     { readonly at: number; readonly value: string | null; readonly honest: boolean }
@@ -105,6 +107,7 @@ export const startProcess = (name: string, around: Surroundings): Proc => {
     ledgerFailed: false,
     shown: 0,
     lies: new Map(),
+    saw: new Map(),
     reads: new Map(),
   };
 

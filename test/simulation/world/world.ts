@@ -1,3 +1,4 @@
+import type { Entry } from "../../../src/core/events.ts";
 import type { AppState } from "../../../src/core/state.ts";
 import type { Hands } from "../../../src/flow/hands.ts";
 import { type Checks, checksOf } from "./checks.ts";
@@ -127,7 +128,7 @@ export const makeWorld = ({
     failChance: () => (isCalm() ? 0 : scenario.ledgerFails),
     entered: (proc, entry, before) => {
       checks.entered(proc, entry, before);
-      ambush(proc);
+      ambush(proc, entry);
     },
     violated,
     trace,
@@ -145,8 +146,11 @@ export const makeWorld = ({
   const fpOf = checks.fpOf;
 
   /** What comes in the worst moment. */
-  const ambush = (proc: Proc): void => {
-    if (isCalm() || !chance.chance(scenario.ambushes)) return;
+  const ambush = (proc: Proc, entry: Entry): void => {
+    const isGate = entry.events.some(
+      (e) => e.type === "proof" || (e.type === "observed" && e.what === "target"),
+    );
+    if (isCalm() || !chance.chance(scenario.ambushes * (isGate ? 8 : 1))) return;
     const soon = chance.int(0, chance.pick([100, 100, 2_000]));
     const way = chance.next();
     if (way < 0.6) {
