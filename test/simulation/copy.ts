@@ -10,7 +10,7 @@ export type Change = { readonly file: string; readonly find: string; readonly pu
 
 /**
  * What makes a world run several times as fast: a line is taken apart once instead of once for each reader (ledger lines of a world never
- * change), and a fingerprint is made once for each key. One world of twenty does without.
+ * change), a fingerprint is made once for each key, and text is not encoded (there is none that needs it). One world of fifty does without.
  */
 const QUICK: readonly Change[] = [
   {
@@ -25,6 +25,11 @@ export const inspect = (bytes: Uint8Array): Line => {
   return line;
 };
 const inspectOnce = (bytes: Uint8Array): Line => {`,
+  },
+  {
+    file: "core/chain.ts",
+    find: "const stored = mapText(body, encodeText);",
+    put: "const stored: unknown = body;",
   },
   {
     file: "core/chain.ts",

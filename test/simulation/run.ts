@@ -31,9 +31,9 @@ const asIs = await loadAsIs();
 const copies = makeCopies();
 process.on("exit", copies.remove);
 const quick = await copies.load([]);
-/** One world of twenty runs the very files of the product; the others a copy that reads each ledger line once. */
+/** One world of fifty runs the very files of the product; the others a copy that reads each ledger line once. */
 const run = (seed: number, traced: boolean): Promise<Outcome> =>
-  simulate(seed, { product: seed % 20 === 0 ? asIs : quick, traced });
+  simulate(seed, { product: seed % 50 === 0 ? asIs : quick, traced });
 
 const one = async (seed: number): Promise<number> => {
   const { trace, violations } = await run(seed, true);

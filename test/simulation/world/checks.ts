@@ -96,8 +96,7 @@ export const checksOf = (around: Around): Checks => {
       const store = stores.get(planned.name);
       if (store === undefined || !planned.required || planned.state === "dropped" || store.value === text)
         continue;
-      const lied = proc.memory.lies.get(planned.name);
-      if (lied !== undefined && lied.value === text && lied.at >= since) continue;
+      if ((store.lies.get(text) ?? -1) >= since) continue;
       const looked = store.looks.get(text) ?? -1;
       const isNews = looked >= since && store.changedAt >= looked;
       if (!isNews)
@@ -384,7 +383,7 @@ export const checksOf = (around: Around): Checks => {
       const read = proc.memory.reads.get(name);
       const wasSeen = read?.value === value;
       const mayGo = byOp.get(opId)?.mode === "replace" && !imkit.works(value);
-      if (!isOurs && !mayGo && ((wasSeen && !late) || store.cas))
+      if (!isOurs && !mayGo && !late && (wasSeen || store.cas))
         violated(`${proc.name} overwrites a stranger's value in ${name}`);
       const key = s.old.get(fp);
       const isElsewhere = [...stores.values()].some((o) => o !== store && o.value === value);

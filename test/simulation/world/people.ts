@@ -75,7 +75,7 @@ export const operator = async (world: World): Promise<End> => {
       ? new product.Secret("client-key-of-app-1").fingerprint(world.state().salt ?? "")
       : null,
     confirm: false,
-    waitMs: chance.chance(0.25) ? chance.pick([10_000, 10_000, 110_000]) : 0,
+    waitMs: chance.chance(0.2) ? chance.pick([10_000, 10_000, 10_000, 110_000]) : 0,
   });
 
   const rotate = async (restarted = false): Promise<string> => {
@@ -222,7 +222,7 @@ export const cron = async (world: World, isOver: () => boolean): Promise<void> =
     restarted: false,
     acceptApp: null,
     confirm: false,
-    waitMs: chance.pick([0, 0, 25_000, 100_000]),
+    waitMs: chance.pick([0, 0, 0, 0, 25_000, 100_000]),
   };
   while (!isOver() && !world.isCalm()) {
     await world.sleep(chance.int(1_000, 2 * scenario.cronEvery));

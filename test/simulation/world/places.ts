@@ -21,6 +21,8 @@ export type TrueStore = {
   quoted: Witness | null;
   /** When any process last had an honest look at each value that it held. */
   readonly looks: Map<string | null, number>;
+  /** When it last said each value that it did not hold. */
+  readonly lies: Map<string | null, number>;
   /** Values before, for stale answers. */
   before: string | null;
   readonly troubles: Trouble[];
@@ -164,6 +166,7 @@ export const storePort = (around: Around, proc: Proc, store: TrueStore): Store =
         const saw = proc.memory.saw.get(name) ?? new Map<string | null, number>();
         proc.memory.saw.set(name, saw.set(value, time.now()));
         if (value === store.value) store.looks.set(value, time.now());
+        if (value !== store.value) store.lies.set(value, time.now());
         if (value !== store.value) proc.memory.lies.set(name, { at: time.now(), value });
         proc.memory.reads.set(name, { at: time.now(), value, honest: value === store.value });
         trace(() => `${proc.name} reads ${name}: ${show(value)}${value === store.value ? "" : " (stale)"}`);

@@ -53,6 +53,7 @@ export const makeStore = (
   changedBy: "start",
   quoted: null,
   looks: new Map(),
+  lies: new Map(),
   before: null,
   troubles: [],
   ops: new Map(),
