@@ -68,11 +68,13 @@ export const BUGS: readonly Bug[] = [
     `if (claim === null || claim.inst === host.claim.inst) return;`,
     `if (claim !== undefined) return;`,
   ),
-  bug(
-    "a claim is taken over after 20 s of silence",
-    "flow/claim.ts",
-    `export const SILENCE_MS = 90_000;`,
-    `export const SILENCE_MS = 20_000;`,
+  rare(
+    bug(
+      "a claim is taken over after 20 s of silence",
+      "flow/claim.ts",
+      `export const SILENCE_MS = 90_000;`,
+      `export const SILENCE_MS = 20_000;`,
+    ),
   ),
   bug(
     "every value is ours",
@@ -295,12 +297,14 @@ export const BUGS: readonly Bug[] = [
     `if (made === "exists") return await moved(batch);`,
     ``,
   ),
-  bug(
-    "a decision is written wherever the ledger is by now",
-    "flow/journal.ts",
-    `      else if (w.decidedAt === null) queue.unshift(w);
+  rare(
+    bug(
+      "a decision is written wherever the ledger is by now",
+      "flow/journal.ts",
+      `      else if (w.decidedAt === null) queue.unshift(w);
       else w.reject(new Moved());`,
-    `      else queue.unshift({ ...w, decidedAt: null });`,
+      `      else queue.unshift({ ...w, decidedAt: null });`,
+    ),
   ),
   rare(
     bug("work goes on after the ledger failed", "flow/journal.ts", `      poisoned = asError(error);`, ``),
