@@ -1,5 +1,6 @@
 import type { core } from "zod/mini";
 import { ProviderError } from "../src/core/errors.ts";
+import { didYouMean } from "../src/core/suggest.ts";
 import type { RolloutProvider, StoreProvider } from "./kit.ts";
 
 type Loader<P> = () => Promise<{ readonly default: P }>;
@@ -63,31 +64,11 @@ const builtin = <P>(list: Readonly<Record<string, Loader<P>>>, type: string): Lo
   Object.hasOwn(list, type) ? (list[type] ?? null) : null;
 
 const unknownKind = (what: string, type: string, kinds: readonly string[]): ProviderError => {
-  const near = kinds
-    .map((kind) => ({ kind, slips: distance(type, kind) }))
-    .sort((a, b) => a.slips - b.slips)[0];
-  const guess =
-    near !== undefined && near.slips <= Math.max(2, near.kind.length / 4)
-      ? `, did you mean "${near.kind}"?`
-      : "";
+  const guess = didYouMean(type, kinds);
   const ways = `Known: ${kinds.join(", ")}; or the path (./x.${what}.ts) or package name of a module of your own.`;
   return new ProviderError(
     "CONFIG",
     "not_applied",
     `there is no ${what} type "${type.slice(0, 80)}"${guess} ${ways}`,
   );
-};
-
-/** Levenshtein. */
-const distance = (a: string, b: string): number => {
-  let last = Array.from({ length: b.length + 1 }, (_, column) => column);
-  for (let row = 1; row <= Math.min(a.length, 64); row += 1) {
-    const here = [row];
-    for (let column = 1; column <= b.length; column += 1) {
-      const replaced = (last[column - 1] ?? 0) + (a[row - 1] === b[column - 1] ? 0 : 1);
-      here.push(Math.min((last[column] ?? 0) + 1, (here[column - 1] ?? 0) + 1, replaced));
-    }
-    last = here;
-  }
-  return last[b.length] ?? 0;
 };

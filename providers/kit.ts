@@ -2,6 +2,7 @@ import { homedir } from "node:os";
 import { isAbsolute, join, resolve } from "node:path";
 import type { core } from "zod/mini";
 import { type Applied, ProviderError } from "../src/core/errors.ts";
+import { parseDuration } from "../src/core/policy.ts";
 import type { Rollout, Store } from "../src/ports.ts";
 
 /** What a provider gets besides its own config. */
@@ -62,13 +63,9 @@ export const CALL_LIMIT_MS = 59_000;
 
 /** `<integer>(ms|s|m|h|d)`. */
 export const DURATION = /^(\d{1,9})(ms|s|m|h|d)$/;
-const UNITS: Readonly<Record<string, number>> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 };
 
 /** Milliseconds of a text that `DURATION` has passed; 0 for any other. */
-export const durationMs = (text: string): number => {
-  const [, count = "0", unit = ""] = DURATION.exec(text) ?? [];
-  return Number(count) * (UNITS[unit] ?? 0);
-};
+export const durationMs = (text: string): number => parseDuration(text) ?? 0;
 
 /** Of a clock that never jumps. Not performance.now(): its first use loads ten modules of Node, and every start comes by here. */
 const monotonicMs = (): number => Number(process.hrtime.bigint()) / 1e6;

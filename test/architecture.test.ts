@@ -38,7 +38,10 @@ const ROOMS: readonly { readonly room: RegExp; readonly may: readonly RegExp[] }
       /^(@aws-sdk|@azure|@kubernetes)\//,
     ],
   },
-  { room: /^providers\/index\.ts$/, may: [/^providers\//, /^src\/(ports|core\/errors)\.ts$/, /^zod\/mini$/] },
+  {
+    room: /^providers\/index\.ts$/,
+    may: [/^providers\//, /^src\/(ports|core\/errors|core\/suggest)\.ts$/, /^zod\/mini$/],
+  },
   {
     room: /^src\/shell\//,
     may: [/^src\//, /^providers\/(index|kit)\.ts$/, /^node:/, /^(commander|node-cron|@clack\/prompts|yaml)$/],

@@ -22,7 +22,7 @@ export type Action =
   /** The triads. */
   | { readonly do: "prove"; readonly keys: readonly Fp[] }
   | { readonly do: "close" }
-  /** After `closing`: remove escrow, retire, `done`. */
+  /** After `closing`: empty escrow, `done`. */
   | { readonly do: "finish" };
 
 /** What this process knows beside the ledger. Times are of its monotonic clock, in ms. */

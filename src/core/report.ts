@@ -186,7 +186,8 @@ export const whereKeysAre = (s: AppState): string => {
   }
   const old = unproved(s).map((fp) => {
     const verdict = s.verdicts.get(fp)?.verdict;
-    return `${showFp(fp)} is ${verdict === "rejected" ? "dead" : verdict === "accepted" ? "still accepted" : "not proved dead"}`;
+    if (verdict === "accepted") return `${showFp(fp)} was accepted when IMKIT was last asked`;
+    return `${showFp(fp)} ${verdict === "rejected" ? "was rejected by IMKIT and " : ""}is not proved dead yet`;
   });
   return (
     [`${done} of ${all.length} stores hold the new key ${fresh}`, ...old.map((o) => `old key ${o}`)].join(

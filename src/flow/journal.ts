@@ -99,7 +99,14 @@ export const openJournal = async (hands: Hands): Promise<Journal> => {
           why: `Entry ${head === null ? 0 : head.seq + 1} of ${ledger.where}: ${followed.problem}.`,
         });
       }
-      take(followed.entry);
+      try {
+        take(followed.entry);
+      } catch {
+        // Sound by its hash, but no rotator of ours wrote it: it lacks what its type needs.
+        throw new RotatorError("LEDGER_BROKEN", {
+          why: `Entry ${followed.entry.seq} of ${ledger.where} makes no sense.`,
+        });
+      }
     }
   };
 

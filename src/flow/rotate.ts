@@ -1,6 +1,5 @@
 import type { LedgerEvent } from "../core/events.ts";
 import { soakLeft } from "../core/next.ts";
-import { RotatorError } from "../core/errors.ts";
 import { type Phase, phaseOf } from "../core/outcome.ts";
 import type { Fp } from "../core/secret.ts";
 import { type AppState, isOpen } from "../core/state.ts";
@@ -147,7 +146,3 @@ const waitingNews = (hands: Hands, journal: Journal): readonly LedgerEvent[] => 
 
 const soakOf = (hands: Hands, s: AppState): number =>
   soakLeft(s, { soakMs: hands.app.soakMs, wallMs: hands.clock.now() });
-
-export const refuseIfAborted = (hands: Hands): void => {
-  if (hands.signal.aborted) throw new RotatorError("INTERRUPTED");
-};

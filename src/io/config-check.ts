@@ -1,7 +1,7 @@
 import type { Path, Source } from "./config-parse.ts";
 import { problem, valueAt } from "./config-problems.ts";
 import type { AppInput } from "./config-schema.ts";
-import { didYouMean } from "./suggest.ts";
+import { didYouMean } from "../core/suggest.ts";
 
 /** What no single field can say: problems of one app whose shape is right. */
 export const checkApp = async (source: Source, path: Path, app: AppInput): Promise<readonly string[]> => [

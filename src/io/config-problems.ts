@@ -1,7 +1,7 @@
 import { looksLikeKey } from "../core/intake.ts";
 import type { Path, Source } from "./config-parse.ts";
 import { SECRET_INLINE } from "./config-schema.ts";
-import { didYouMean, nearest } from "./suggest.ts";
+import { didYouMean, nearest } from "../core/suggest.ts";
 
 /** What any Standard Schema library says is wrong; the further fields are zod's. */
 export type Issue = {

@@ -14,7 +14,7 @@ import {
   type NotifyConfig,
 } from "./config-schema.ts";
 import type { ValueFrom } from "./config-value.ts";
-import { didYouMean } from "./suggest.ts";
+import { didYouMean } from "../core/suggest.ts";
 
 export { type ConfigSearch, configHome, type Env, findConfig } from "./config-find.ts";
 export type { NotifyConfig } from "./config-schema.ts";

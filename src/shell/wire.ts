@@ -13,7 +13,7 @@ import { defaultIdentity, fileEscrow } from "../io/escrow/file.ts";
 import { thisHost } from "../io/host.ts";
 import { imkitPlatform } from "../io/imkit.ts";
 import { fileLedger } from "../io/ledger/file.ts";
-import { nearest } from "../io/suggest.ts";
+import { nearest } from "../core/suggest.ts";
 import type { Globals, Io } from "./io.ts";
 import { teller } from "./print.ts";
 import { openTargets } from "./targets.ts";

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
 import { RotatorError } from "../../src/core/errors.ts";
 import { loadConfig } from "../../src/io/config.ts";
-import { nearest } from "../../src/io/suggest.ts";
+import { nearest } from "../../src/core/suggest.ts";
 
 describe("the nearest word", () => {
   const words = ["stores", "rollouts", "soak", "rotateEvery", "remindBefore", "key", "baseUrl"];

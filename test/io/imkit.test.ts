@@ -367,7 +367,8 @@ describe("hostile answers", () => {
         ]);
         const { verdict } = await ask(sends(sent));
         seen[verdict] += 1;
-        const text = sent.toString("latin1");
+        // HTTP lets an empty line stand before an answer.
+        const text = sent.toString("latin1").replace(/^[\r\n]+/, "");
         const may = [
           "unclear",
           ...(/^HTTP\/1\.[01] 200/.test(text) && /"count":\s*-?[0-9]/.test(text) ? ["accepted"] : []),

@@ -11,6 +11,8 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
+import { openEntry, seal } from "../../src/core/chain.ts";
+import type { LedgerEvent } from "../../src/core/events.ts";
 import { cleanEnv, programFile, type Ran } from "../kit/program.ts";
 import { jsonLines, lastJson, makeWorld, type World, type WorldOptions } from "../kit/world.ts";
 
@@ -49,6 +51,16 @@ describe.concurrent("a ledger that is broken stops stage and rotate: exit 5, not
       (dir) => {
         renameSync(join(dir, "00000002.json"), join(dir, "..", "elsewhere"));
         symlinkSync(join(dir, "..", "elsewhere"), join(dir, "00000002.json"));
+      },
+    ],
+    [
+      "an entry that is sound by its hash and lacks what its type needs",
+      (dir) => {
+        const opened = openEntry(readFileSync(join(dir, "00000002.json")));
+        if ("problem" in opened) throw new Error(opened.problem);
+        const { h, ...last } = opened.entry;
+        const events = [{ type: "opened", rotation: "r1" } as LedgerEvent];
+        writeFileSync(join(dir, "00000003.json"), seal({ ...last, seq: 3, prev: h, events }).line);
       },
     ],
   ];

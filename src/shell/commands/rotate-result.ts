@@ -93,11 +93,15 @@ const failureWords = (wired: Wired, { state, phase }: Rotated): RotatorError => 
   const code = phase === "wrong-key-revoked" ? "WRONG_KEY_REVOKED" : (failure?.code ?? "INTERNAL");
   const target = failure?.target ?? null;
   const where = wired.app.stores.find((t) => t.plan.name === target)?.plan.where;
+  const reason = target === null ? undefined : state.rotation?.rollouts.get(target)?.reason;
   const [remark = "", fix] = (target === null ? "" : (wired.notes(target)[0] ?? "")).split("  Fix: ");
   return new RotatorError(code, {
     what: target === null ? CODES[code].what : `${whatOf(code).replace(/\.$/, "")}: ${target}.`,
     why: [
-      ...(failure?.detail ? [`${failure.detail}${where === undefined ? "" : ` at ${where}`}`] : []),
+      ...(failure?.detail && failure.detail !== code
+        ? [`${failure.detail}${where === undefined ? "" : ` at ${where}`}`]
+        : []),
+      ...(reason ? [reason] : []),
       ...(remark === "" ? [] : [remark]),
     ].join("\n"),
     state: whereKeysAre(state),

@@ -12,6 +12,7 @@ import {
 } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { RotatorError } from "../../core/errors.ts";
+import { parseDuration } from "../../core/policy.ts";
 import { type Sandbox, startSandbox } from "../sandbox/server.ts";
 
 /** The command line's options as they come. */
@@ -34,8 +35,6 @@ export type SandboxCommandIo = {
   readonly stopped: Promise<"SIGINT" | "SIGTERM">;
 };
 
-const UNITS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
-
 const usage = (what: string, why = ""): RotatorError =>
   new RotatorError("USAGE", { what, why, do: ["imkit-rotator sandbox --help"] });
 
@@ -53,11 +52,9 @@ const wholeNumber = (
 };
 
 const duration = (name: string, text: string | undefined): number => {
-  const match = /^(\d{1,9})(ms|s|m|h|d)$/.exec(text ?? "0s");
-  const unit = UNITS[match?.[2] ?? ""];
-  if (match === null || unit === undefined)
-    throw usage(`${name} must be a duration such as 500ms, 5s or 2m.`);
-  return Number(match[1]) * unit;
+  const ms = parseDuration(text ?? "0s");
+  if (ms === null) throw usage(`${name} must be a duration such as 500ms, 5s or 2m.`);
+  return ms;
 };
 
 const choice = <T extends string>(
