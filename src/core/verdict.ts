@@ -1,4 +1,4 @@
-import type { Verdict } from "./events.ts";
+import type { Usage, Verdict } from "./events.ts";
 import { type Json, type JsonObject, parseStrictJson } from "./strict-json.ts";
 
 /** What of one HTTP answer a verdict is made of. Header values as they came, null where absent. */
@@ -144,20 +144,32 @@ const judge401 = (body: JsonObject): Judgement => {
   return unclear(`HTTP 401 ${code}`, code);
 };
 
+/** A page that calls itself HTML comes from a portal or a filter, whatever it spells. */
+const isHtml = (answer: Answer): boolean => /html/i.test(answer.contentType ?? "");
+
 /** What one answer of `/admin/connection-count` says of the key that it was asked with. Every doubt is `unclear`. */
 export const judge = (answer: Answer): Judgement => {
   const { status } = answer;
-  // A page that calls itself HTML comes from a portal or a filter, whatever it spells.
-  const isHtml = /html/i.test(answer.contentType ?? "");
-  const parsed = answer.body === null || isHtml ? undefined : parseStrictJson(answer.body);
+  const fromPortal = isHtml(answer);
+  const parsed = answer.body === null || fromPortal ? undefined : parseStrictJson(answer.body);
   const body = isObject(parsed) ? parsed : null;
   if (status === 429) return judgeThrottle(answer, body);
   if (status >= 300 && status < 400) return unclear(`HTTP ${status}, a redirect, not followed`);
-  if (body === null) return unclear(`HTTP ${status}, ${isHtml ? "an HTML page" : "not an answer of IMKIT"}`);
+  if (body === null)
+    return unclear(`HTTP ${status}, ${fromPortal ? "an HTML page" : "not an answer of IMKIT"}`);
   if (status === 200) return judge200(body);
   if (status === 401) return judge401(body);
   const code = agreedCode(body);
   return unclear(code === null ? `HTTP ${status}` : `HTTP ${status} ${code}`, code);
+};
+
+/** `result` of a `/admin/stats` answer that is a success and nothing else. It carries both keys. */
+const statsOf = (answer: Answer): JsonObject | null => {
+  if (answer.status !== 200 || answer.body === null || isHtml(answer)) return null;
+  const parsed = parseStrictJson(answer.body);
+  if (!isObject(parsed) || !isAbsent(parsed["error"])) return null;
+  if (parsed["RC"] !== undefined && parsed["RC"] !== 0) return null;
+  return isObject(parsed["result"]) ? parsed["result"] : null;
 };
 
 /**
@@ -165,11 +177,25 @@ export const judge = (answer: Answer): Judgement => {
  * @returns null unless it is a successful answer with a printable text there.
  */
 export const clientKeyOf = (answer: Answer): string | null => {
-  const parsed = answer.status === 200 && answer.body !== null ? parseStrictJson(answer.body) : undefined;
-  if (!isObject(parsed) || !isAbsent(parsed["error"])) return null;
-  if (parsed["RC"] !== undefined && parsed["RC"] !== 0) return null;
-  const clientKey = isObject(parsed["result"]) ? parsed["result"]["clientKey"] : null;
+  const clientKey = statsOf(answer)?.["clientKey"];
   return typeof clientKey === "string" && /^[\x21-\x7e]{1,4096}$/.test(clientKey) ? clientKey : null;
+};
+
+/** What a `/admin/stats` answer counts: numbers and nothing else of it. @returns null unless it is a success with a count in it. */
+export const usageOf = (answer: Answer): Usage | null => {
+  const stats = statsOf(answer);
+  if (stats === null) return null;
+  const count = (value: Json | undefined): number | null =>
+    Number.isSafeInteger(value) && Number(value) >= 0 ? Number(value) : null;
+  const { userList } = stats;
+  const usage: Usage = {
+    users: Array.isArray(userList) ? userList.length : null,
+    rooms: count(stats["roomCount"]),
+    totalRooms: count(stats["totalRoomCount"]),
+    messages: count(stats["messageCount"]),
+    peakConnections: count(stats["peakConnectionCount"]),
+  };
+  return Object.values(usage).some((n) => n !== null) ? usage : null;
 };
 
 const isRevoked = (probe: ProbeLike): boolean =>

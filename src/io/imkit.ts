@@ -1,7 +1,7 @@
 import type { Agents, Got } from "got";
 import { RotatorError } from "../core/errors.ts";
 import { Secret } from "../core/secret.ts";
-import { type Answer, clientKeyOf, httpDate, judge } from "../core/verdict.ts";
+import { type Answer, clientKeyOf, httpDate, judge, usageOf } from "../core/verdict.ts";
 import type { Clock, Platform, Probe } from "../ports.ts";
 import { ADDRESS_REFUSED, checkBaseUrl, guardedLookup } from "./imkit-address.ts";
 import { callBudget } from "./imkit-budget.ts";
@@ -187,8 +187,8 @@ const exchange = (
   });
 
 /**
- * IMKIT over HTTP. Whatever a server, the network or an abort does is a Probe with `unclear` (for `appIdentity`: null); nothing is logged,
- * and of an answer only what `Probe` names is kept.
+ * IMKIT over HTTP. Whatever a server, the network or an abort does is a Probe with `unclear` (for `appIdentity` and `usage`: null); nothing
+ * is logged, and of an answer only what `Probe` and `Usage` name is kept.
  * @throws RotatorError CONFIG_INVALID at once for a base URL that `checkBaseUrl` refuses.
  */
 export const imkitPlatform = (options: ImkitOptions): Platform => {
@@ -211,6 +211,13 @@ export const imkitPlatform = (options: ImkitOptions): Platform => {
     return exchange(await client, new URL(path, origin).href, key, timeouts, signal);
   };
 
+  const askStats = async (key: Secret, signal: AbortSignal): Promise<Answer | null> => {
+    const { answer } = await ask(key, STATS_PATH, false, signal);
+    const wait = answer === null ? null : judge(answer).retryAfterMs;
+    if (wait !== null) budget.hold(wait);
+    return answer;
+  };
+
   return {
     probe: async (key, { urgent }, signal): Promise<Probe> => {
       const { answer, why, heldMs } = await ask(key, PROBE_PATH, urgent, signal);
@@ -227,12 +234,13 @@ export const imkitPlatform = (options: ImkitOptions): Platform => {
       };
     },
     appIdentity: async (key, signal) => {
-      const { answer } = await ask(key, STATS_PATH, false, signal);
-      if (answer === null) return null;
-      const { retryAfterMs } = judge(answer);
-      if (retryAfterMs !== null) budget.hold(retryAfterMs);
-      const clientKey = clientKeyOf(answer);
+      const answer = await askStats(key, signal);
+      const clientKey = answer === null ? null : clientKeyOf(answer);
       return clientKey === null || clientKey === key.reveal() ? null : new Secret(clientKey);
+    },
+    usage: async (key, signal) => {
+      const answer = await askStats(key, signal);
+      return answer === null ? null : usageOf(answer);
     },
   };
 };

@@ -527,6 +527,62 @@ describe("appIdentity", () => {
   });
 });
 
+describe("usage", () => {
+  const usage = (script: Script, key = madeKey()): ReturnType<typeof platform.usage> => {
+    scripts.set(key, script);
+    return platform.usage(new Secret(key), never());
+  };
+  const stats = (result: object, more: object = {}): string => JSON.stringify({ RC: 0, result, ...more });
+
+  test("counts and nothing else: the same answer carries both keys and the names of users", async () => {
+    const key = madeKey();
+    const counts = { roomCount: 3, totalRoomCount: 12, messageCount: 0, peakConnectionCount: 128 };
+    const found = await usage(
+      echoes((told) =>
+        http("200 OK", stats({ clientKey: "a.b.c", apiKey: told, userList: ["may", told], ...counts })),
+      ),
+      key,
+    );
+    expect(found).toEqual({ users: 2, rooms: 3, totalRooms: 12, messages: 0, peakConnections: 128 });
+    expect(server.requests.at(-1)).toMatch(/^GET \/admin\/stats HTTP/);
+  });
+
+  test("a count that is none is null", async () => {
+    const odd = {
+      userList: "may",
+      roomCount: -1,
+      totalRoomCount: 1.5,
+      messageCount: "7",
+      peakConnectionCount: 1,
+    };
+    expect(await usage(sends(http("200 OK", stats(odd))))).toEqual({
+      users: null,
+      rooms: null,
+      totalRooms: null,
+      messages: null,
+      peakConnections: 1,
+    });
+  });
+
+  test("null where there is a doubt", async () => {
+    const good = stats({ roomCount: 3 });
+    const doubts: readonly Script[] = [
+      sends(http("401 No", NO)),
+      sends(http("200 OK", OK)),
+      sends(http("200 OK", "{}")),
+      sends(http("200 OK", stats({ roomCount: 3 }, { RC: 1 }))),
+      sends(http("200 OK", stats({ roomCount: 3 }, { error: "INVALID_API_KEY" }))),
+      sends(http("201 Created", good)),
+      sends(http("200 OK", good, ["Content-Type: text/html"])),
+      sends(http("302 Moved", good, ["Location: /"])),
+      sends(http("200 OK", good.padEnd(70_000))),
+      (socket) => socket.destroy(),
+    ];
+    for (const script of doubts) expect(await usage(script)).toBeNull();
+    expect(await usage(sends(http("200 OK", good)))).toMatchObject({ rooms: 3 });
+  });
+});
+
 test("the environment's proxies are not used, nothing is printed, and got is loaded by the first call only", async () => {
   const key = madeKey();
   scripts.set(key, sends(http("200 OK", OK)));

@@ -126,6 +126,11 @@ export const imkit = (
           const isKnown = style.showsApp && ask(text).verdict === "accepted";
           return isKnown ? new product.Secret(`client-key-of-${keys.get(text)?.app ?? ""}`) : null;
         }),
+      usage: (secret) =>
+        proc.call("usage", LATEST, () => {
+          if (ask(secret.reveal()).verdict !== "accepted") return null;
+          return { users: 2, rooms: 1, totalRooms: 3, messages: 40, peakConnections: 5 };
+        }),
     }),
     probes: () => probes,
   };
