@@ -1,4 +1,4 @@
-import type { ProcessClaim, Verdict } from "./core/events.ts";
+import type { ProcessClaim, Usage, Verdict } from "./core/events.ts";
 import type { Fp, Secret } from "./core/secret.ts";
 
 declare const revisionBrand: unique symbol;
@@ -114,6 +114,8 @@ export interface Platform {
   probe(key: Secret, options: { readonly urgent: boolean }, signal: AbortSignal): Promise<Probe>;
   /** The app that a key belongs to: `result.clientKey` of /admin/stats, wrapped so that it cannot be printed. null = not to be had. */
   appIdentity(key: Secret, signal: AbortSignal): Promise<Secret | null>;
+  /** What the app did in the last hour, by /admin/stats. null = not to be had. */
+  usage(key: Secret, signal: AbortSignal): Promise<Usage | null>;
 }
 
 /** Create-if-absent of entry N: at once the append, the compare-and-swap and the lock. */

@@ -181,6 +181,8 @@ export const observe = (r: Rotation, e: LedgerEvent & { type: "observed" }, p: P
       const state = e.code === "CONFLICT" ? "conflict" : holdsNew(store) ? store.state : "failed";
       return setStore(r, { ...store, state, code: e.code ?? null, seenAt: 0 });
     }
+    case "usage":
+      return { ...r, usage: e.when === "after" ? { ...r.usage, after: true } : { ...r.usage, before: true } };
     case "verdict": {
       if (e.fp !== r.newFp) return r;
       if (e.verdict === "accepted") {

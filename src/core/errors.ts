@@ -76,6 +76,7 @@ export const CODES = {
     do: [],
   },
   WRONG_KEY_REVOKED: { exit: 4, what: "The new key was revoked instead of the old one.", do: [] },
+  ROLLBACK_REFUSED: { exit: 4, what: "There is no way back to the old key.", do: [] },
   TOO_LATE: { exit: 4, what: "It is too late for that.", do: [] },
   LEDGER_FOREIGN: { exit: 4, what: "A store was written under another ledger.", do: [] },
 

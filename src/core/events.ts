@@ -98,7 +98,8 @@ export type LedgerEvent =
     })
   | (InRotation & {
       readonly type: "emergency-requested";
-      readonly leaked: Fp;
+      /** null: nobody knows which key leaked, or the stores held none. */
+      readonly leaked: Fp | null;
       readonly since: string | null;
       readonly order: "revoke-first" | "replace-first";
     })
@@ -145,7 +146,8 @@ export type LedgerEvent =
     })
   | { readonly type: "notified"; readonly key: string; readonly ok: boolean; readonly rotation?: string }
   | (InRotation & { readonly type: "restarted"; readonly targets: readonly string[] })
-  | (InRotation & { readonly type: "rollback-requested" })
+  /** `to` becomes the new key, and what was the new key an old one. */
+  | (InRotation & { readonly type: "rollback-requested"; readonly to: Fp })
   | (InRotation & { readonly type: "wrong-key-revoked"; readonly new: Fp; readonly old: readonly Fp[] })
   | {
       readonly type: "proof";
@@ -171,13 +173,23 @@ export type LedgerEvent =
   | (InRotation & { readonly type: "done"; readonly appFingerprint: string | null })
   | (InRotation & { readonly type: "abandoned"; readonly why: string });
 
+/** What `/admin/stats` counts over the last hour; null where the answer lacks it. Numbers only: its body carries both keys. */
+export type Usage = {
+  readonly users: number | null;
+  readonly rooms: number | null;
+  readonly totalRooms: number | null;
+  readonly messages: number | null;
+  readonly peakConnections: number | null;
+};
+
 /**
  * Something seen, nothing done. With `intent`: closes that intent or `unknown` (`outcome` ok = it took effect, failed = it did not).
- * `what`: `target` = one store's value in a read of all of them, `preflight` = may we write there, `verdict` = IMKIT on a key.
+ * `what`: `target` = one store's value in a read of all of them, `preflight` = may we write there, `verdict` = IMKIT on a key,
+ * `usage` = what IMKIT counts, before or after an emergency.
  */
 export type ObservedEvent = InRotation & {
   readonly type: "observed";
-  readonly what: "intent" | "target" | "preflight" | "verdict";
+  readonly what: "intent" | "target" | "preflight" | "verdict" | "usage";
   readonly run: number;
   readonly intent?: string;
   readonly target?: string;
@@ -187,6 +199,11 @@ export type ObservedEvent = InRotation & {
   readonly verdict?: Verdict;
   /** The last entry that was there when the read began: what came later it cannot have seen. */
   readonly asOf?: number;
+  /** With `verdict` rejected: when this process last saw the key accepted (RFC 3339), if it did. */
+  readonly acceptedTs?: string;
+  readonly when?: "before" | "after";
+  /** null: IMKIT gave no counts. */
+  readonly usage?: Usage | null;
 };
 
 export type EventType = LedgerEvent["type"];

@@ -1,11 +1,13 @@
 import type { LedgerEvent } from "./events.ts";
 import { begin, end, observe } from "./effects.ts";
 import {
+  type Emergency,
   freshRollout,
   freshStore,
   type Position,
   type RolloutProgress,
   type Rotation,
+  rekey,
   type StoreProgress,
   setRollout,
   setStore,
@@ -50,26 +52,43 @@ export const evolveRotation = (r: Rotation, e: LedgerEvent, p: Position): Rotati
       return e.new === r.newFp ? { ...r, wrongKey: true, newRejected: true } : r;
     case "proof":
       return { ...r, provedAt: p.at, provedRun: r.run };
+    case "emergency-requested":
+      return alarmed(r, e, p);
+    case "rollback-requested":
+      return { ...rekey(r, e.to, p.ts), rolledBack: true };
     case "closing":
       return { ...r, closing: true };
     case "done":
       return { ...r, ended: "done", waitingFor: null };
     case "abandoned":
       return { ...r, ended: "abandoned", waitingFor: null };
+    case "discarded":
+      // The leak goes on: the rotation waits for another key.
+      return r.emergency !== null && e.fp === r.newFp ? rekey(r, null, p.ts) : r;
     case "genesis":
     case "adopted":
-    case "discarded":
     case "opened":
-    case "emergency-requested":
     case "claimed":
     case "renewed":
     case "released":
     case "notified":
-    case "rollback-requested":
       return r;
     case "late-effect":
       return late(r, e.target);
   }
+};
+
+/** A leaked key cannot become the current one: the rotation waits for another. */
+const alarmed = (r: Rotation, e: LedgerEvent & { type: "emergency-requested" }, p: Position): Rotation => {
+  const before = r.emergency?.leaked ?? [];
+  const fresh = e.leaked === null || before.includes(e.leaked) ? [] : [e.leaked];
+  const leaked = [...before, ...fresh];
+  const since = e.since ?? r.emergency?.since ?? null;
+  const ts = r.emergency?.ts ?? p.ts;
+  const emergency: Emergency = { leaked, since, order: e.order, ts };
+  const waiting = r.waitingFor === "soak" ? null : r.waitingFor;
+  const kept = r.newFp !== null && r.newFp === e.leaked ? rekey(r, null, p.ts) : r;
+  return { ...kept, emergency, waitingFor: kept === r ? waiting : null };
 };
 
 const startRun = (r: Rotation, run: number): Rotation => ({

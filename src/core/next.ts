@@ -17,6 +17,8 @@ export type Action =
   | { readonly do: "reread" }
   /** One probe of the new and of every old key. */
   | { readonly do: "probe" }
+  /** What IMKIT counts, before an emergency changes it. */
+  | { readonly do: "usage" }
   /** Let time pass before a retry. */
   | { readonly do: "pause"; readonly ms: number }
   /** The triads. */
@@ -57,7 +59,7 @@ export const nameOf = (a: Action): string => ("target" in a ? `${a.do}:${a.targe
  */
 export const next = (s: AppState, run: Run): readonly Action[] => {
   const idle = onePause(decide(s, run)).filter((a) => !run.running.has(nameOf(a)));
-  return [...idle, ...watch(s, run)];
+  return [...idle, ...watch(s, run), ...count(s, run)];
 };
 
 /** The shortest: after it everything is decided again. */
@@ -73,7 +75,8 @@ const decide = (s: AppState, run: Run): readonly Action[] => {
 
   const unsure = interrupted(r, run);
   if (unsure.length > 0) return unsure;
-  if (r.newFp === null) return NOTHING;
+  // An emergency may begin without a new key: the old one is watched meanwhile.
+  if (r.newFp === null) return run.probedAt === null && unproved(s).length > 0 ? [{ do: "probe" }] : NOTHING;
   if (isStopped(s, r)) return run.probedAt === null ? [{ do: "probe" }] : NOTHING;
 
   if (workLeft(r)) {
@@ -84,11 +87,13 @@ const decide = (s: AppState, run: Run): readonly Action[] => {
   }
   const writes = storeActions(r, run);
   if (writes.length > 0) return writes;
-  if (!storesDone(r)) return run.confirm ? proofs(s, run) : NOTHING;
+  // In an emergency what has the new key is restarted, also while another store still has to be mended.
+  const goesOn = r.emergency !== null && [...r.stores.values()].some(holdsNew);
+  if (!storesDone(r) && !goesOn) return run.confirm ? proofs(s, run) : NOTHING;
 
   const rolls = rolloutActions(r, run, isUrgent(s, r));
   if (rolls.length > 0) return rolls;
-  if (!rolloutsDone(r)) {
+  if (!storesDone(r) || !rolloutsDone(r)) {
     if (run.confirm) return proofs(s, run);
     return run.probedAt === null && unproved(s).length > 0 ? [{ do: "probe" }] : NOTHING;
   }
@@ -125,6 +130,13 @@ const watch = (s: AppState, run: Run): readonly Action[] => {
     return NOTHING;
   const due = run.probedAt === null || run.monoMs - run.probedAt >= PROBE_EVERY_MS;
   return due && unproved(s).length > 0 ? [{ do: "probe" }] : NOTHING;
+};
+
+/** Once, while the key that leaked can still be asked with, or any other. */
+const count = (s: AppState, run: Run): readonly Action[] => {
+  const r = s.rotation;
+  if (r === null || r.ended !== null || r.closing || r.emergency === null || r.usage.before) return NOTHING;
+  return run.tried.has("usage") || run.running.has("usage") ? NOTHING : [{ do: "usage" }];
 };
 
 const interrupted = (r: Rotation, run: Run): readonly Action[] =>
@@ -184,8 +196,9 @@ export const workLeft = (r: Rotation): boolean =>
   [...r.stores.values()].some((s) => !holdsNew(s)) ||
   [...r.rollouts.values()].some((w) => !isDone(w) && w.type !== "manual");
 
-/** Before the first write one failed preflight of a required target stops all of them. */
+/** Before the first write one failed preflight of a required target stops all of them; in an emergency it stops that target only. */
 export const preflightFailed = (r: Rotation): boolean =>
+  r.emergency === null &&
   [...r.stores.values(), ...r.rollouts.values()].some(
     (t) => t.required && t.state !== "dropped" && t.preflight?.run === r.preflightRun && !t.preflight.ok,
   );
@@ -207,7 +220,8 @@ const allOldRejected = (s: AppState): boolean => {
   return left.length > 0 && left.every((fp) => s.verdicts.get(fp)?.verdict === "rejected");
 };
 
-const isUrgent = (s: AppState, r: Rotation): boolean => r.mode === "replace" || allOldRejected(s);
+const isUrgent = (s: AppState, r: Rotation): boolean =>
+  r.emergency !== null || r.mode === "replace" || allOldRejected(s);
 
 /** Another new key may take the place of this one unasked: it is dead, and was written somewhere. */
 export const needsAnother = (s: AppState): boolean =>
@@ -225,6 +239,7 @@ export const soakLeft = (s: AppState, run: Pick<Run, "soakMs" | "wallMs">): numb
   const r = s.rotation;
   if (r === null || r.ended !== null || run.soakMs === 0 || r.mode !== "overlap" || r.rolledTs === null)
     return 0;
+  if (r.emergency !== null) return 0;
   if (!storesDone(r) || !rolloutsDone(r) || unproved(s).length === 0 || allOldRejected(s)) return 0;
   return Math.min(run.soakMs, Math.max(0, Date.parse(r.rolledTs) + run.soakMs - run.wallMs));
 };

@@ -10,7 +10,7 @@ import {
   unreadable,
   workLeft,
 } from "./next.ts";
-import type { Rotation } from "./rotation.ts";
+import type { Rotation, RolloutProgress, StoreProgress } from "./rotation.ts";
 import { type AppState, isOpen, unproved } from "./state.ts";
 
 export type Phase =
@@ -65,7 +65,8 @@ export const failureOf = (r: Rotation): Failure | null => {
       ["failed", "conflict", "unknown", "held"].includes(t.state) ||
       (t.state === "pending" && t.tries >= MAX_TRIES),
   );
-  const blocked = preflightFailed(r) && workLeft(r) ? targets.filter((t) => t.preflight?.ok === false) : [];
+  const isBlocking = workLeft(r) && (preflightFailed(r) || r.emergency !== null);
+  const blocked = isBlocking ? targets.filter((t) => t.preflight?.ok === false && !isFinished(t)) : [];
   const all = [
     ...[...bad, ...unreadable(r)].map((t) => ({
       name: t.name,
@@ -80,16 +81,21 @@ export const failureOf = (r: Rotation): Failure | null => {
   ];
   const worst = all.find((t) => REFUSALS.has(t.code)) ?? all[0];
   if (worst === undefined) return null;
-  return { code: targetCode(worst.code, worst.store), target: worst.name, detail: worst.code };
+  return { code: targetCode(r, worst.code, worst.store), target: worst.name, detail: worst.code };
 };
+
+const isFinished = (t: StoreProgress | RolloutProgress): boolean =>
+  ["written", "unchanged", "done"].includes(t.state);
 
 const verifyCode = (code: string | null): Code => {
   if (code === "KEY_REJECTED" || code === "WRONG_APP" || code === "ESCROW_LOST") return code;
   return "IMKIT_UNCLEAR";
 };
 
-const targetCode = (code: string, store: boolean): Code => {
+/** In an emergency a refusal is one failed target among others that went on. */
+const targetCode = (r: Rotation, code: string, store: boolean): Code => {
   if (code === "LEDGER_FOREIGN" || code === "LEDGER_BEHIND") return code;
+  if (r.emergency !== null) return store ? "STORE_FAILED" : "ROLLOUT_FAILED";
   if (code === "CONFLICT") return "STORE_CONFLICT";
   if (REFUSALS.has(code)) return "STORE_REFUSED";
   return store ? "STORE_FAILED" : "ROLLOUT_FAILED";

@@ -2,13 +2,7 @@ import { CODES } from "./errors.ts";
 import { MAX_TRIES, rolloutsDone, storesDone } from "./next.ts";
 import { failureOf, type Phase } from "./outcome.ts";
 import { type Fp, showFp } from "./secret.ts";
-import { type AppState, isOpen, oldOnes, unproved, wanted } from "./state.ts";
-
-export type NextStep = {
-  readonly who: "you" | "tool";
-  readonly text: string;
-  readonly command: string | null;
-};
+import { type AppState, oldOnes, unproved, wanted } from "./state.ts";
 
 export type StoreLine = {
   readonly name: string;
@@ -58,116 +52,6 @@ export const blackoutMs = (s: AppState): number | null => {
   if (r.modeTs === null || !storesDone(r) || !rolloutsDone(r)) return null;
   const ends = [r.wroteTs, r.rolledTs].flatMap((ts) => (ts === null ? [] : [Date.parse(ts)]));
   return ends.length === 0 ? null : Math.max(0, Math.max(...ends) - Date.parse(r.modeTs));
-};
-
-/** Here it is the newer key that has to go, and the one in use must stay. */
-const nameDiscarded = (s: AppState, clock: (ts: string) => string): string => {
-  const names = unproved(s).map((fp) => {
-    const ts = s.verdicts.get(fp)?.ts;
-    return ts === undefined ? showFp(fp) : `${showFp(fp)}, made before ${clock(ts)}`;
-  });
-  const keep = s.staged?.fp ?? s.current;
-  return `the API Key that was discarded (${names.join("; ")}), not the one in use${keep === null ? "" : ` (${showFp(keep)})`}`;
-};
-
-/** How a person finds the right key in the Dashboard, where no fingerprint is shown. */
-const nameOldKey = (s: AppState, clock: (ts: string) => string): string => {
-  const r = isOpen(s) ? s.rotation : null;
-  if (r === null) return nameDiscarded(s, clock);
-  const fps = unproved(s).map(showFp).join(", ");
-  const made = r?.openedTs ?? s.staged?.ts ?? null;
-  const by = made === null ? "the old API Key" : `the API Key that was issued before ${clock(made)}`;
-  return `${by}, not the one you just made (old: ${fps || "-"}${r?.newFp ? `, new: ${showFp(r.newFp)}` : ""})`;
-};
-
-/** What happens next and who does it. Commands can be pasted as they are. `clock` shows an instant in the app's time zone. */
-export const nextSteps = (
-  app: string,
-  s: AppState,
-  phase: Phase,
-  clock: (ts: string) => string = (ts) => ts,
-): readonly NextStep[] => {
-  const you = (text: string, command: string | null = null): NextStep => ({ who: "you", text, command });
-  const tool = (text: string, command: string): NextStep => ({ who: "tool", text, command });
-  const cmd = (rest: string): string => `imkit-rotator ${rest}`;
-  switch (phase) {
-    case "new":
-    case "idle":
-      return [
-        you("Issue a new API Key in the IMKIT Dashboard (API Settings) when it is due"),
-        you("Give it to the rotator", cmd(`stage ${app}`)),
-      ];
-    case "staged":
-      return [tool("Write the staged key to every store", cmd(`rotate ${app}`))];
-    case "rotating":
-      return [tool("Go on with the rotation", cmd(`rotate ${app}`))];
-    case "waiting-key":
-      return [
-        you("Issue a new API Key in the Dashboard"),
-        you("Give it to the rotator", cmd(`stage ${app}`)),
-      ];
-    case "blackout":
-      return [
-        you("Neither key works any more. Issue another API Key in the Dashboard now"),
-        you("Give it to the rotator", cmd(`stage ${app}`)),
-        tool("Write it to every store", cmd(`rotate ${app}`)),
-      ];
-    case "waiting-restart": {
-      const names = workloadLines(s).filter((w) => w.state === "manual");
-      return [
-        you(`Restart what reads the stores (${names.map((w) => w.name).join(", ")})`),
-        you("Then say so", cmd(`rotate ${app} --restarted`)),
-      ];
-    }
-    case "waiting-revoke":
-      return [
-        you(`In the Dashboard (https://dashboard.imkit.io/, API Settings) revoke ${nameOldKey(s, clock)}`),
-        you("Then have it proved", cmd(`confirm-revoked ${app}`)),
-      ];
-    case "wrong-key-revoked":
-      return [
-        you(
-          "The new key was revoked and an old one still works: put the old key back",
-          cmd(`rollback ${app}`),
-        ),
-        you("Or issue another API Key and stage it", cmd(`stage ${app}`)),
-      ];
-    case "failed": {
-      const failure = s.rotation === null ? null : failureOf(s.rotation);
-      if (failure?.code === "KEY_REJECTED") {
-        return [
-          you("IMKIT rejects the new key. A fresh key may need some seconds", cmd(`rotate ${app}`)),
-          you("Or stage the right one", cmd(`stage ${app} --replace`)),
-        ];
-      }
-      if (failure?.code === "WRONG_APP") {
-        return [
-          you("Stage a key of the right app instead", cmd(`stage ${app} --replace`)),
-          you("Or drop it", cmd(`stage ${app} --discard --forget`)),
-        ];
-      }
-      if (failure?.code === "ESCROW_LOST") {
-        return [
-          you("Give the same new key once more, if you have it", cmd(`stage ${app}`)),
-          you("Else issue another API Key, and give that one", cmd(`stage ${app} --replace`)),
-        ];
-      }
-      if (failure?.code === "IMKIT_UNCLEAR") {
-        return [
-          tool("Ask IMKIT again", cmd(`rotate ${app}`)),
-          you("See what is wrong", cmd(`doctor ${app}`)),
-          you(
-            "If the new key is gone from the Dashboard, issue another one and stage it",
-            cmd(`stage ${app} --replace`),
-          ),
-        ];
-      }
-      return [
-        you("See what is wrong", cmd(`doctor ${app}`)),
-        tool("Then go on where it stopped", cmd(`rotate ${app}`)),
-      ];
-    }
-  }
 };
 
 /** One sentence: which key is live where. */

@@ -32,12 +32,28 @@ export type Intent = {
   readonly at: number;
 };
 
+/** A leak, as a person reported it. */
+export type Emergency = {
+  readonly leaked: readonly Fp[];
+  /** Since when the key may be in foreign hands, RFC 3339; null = nobody knows. */
+  readonly since: string | null;
+  readonly order: "revoke-first" | "replace-first";
+  /** When it was reported. */
+  readonly ts: string;
+};
+
 /** One run for one app, as its ledger tells it. Counters (`…At`) are positions in the ledger, 0 = never. */
 export type Rotation = {
   readonly id: string;
   readonly openedTs: string;
   readonly run: number;
   readonly newFp: Fp | null;
+  /** Since when that is the new key. */
+  readonly newTs: string | null;
+  readonly emergency: Emergency | null;
+  /** The key that the rotation began with is the new one again. */
+  readonly rolledBack: boolean;
+  readonly usage: { readonly before: boolean; readonly after: boolean };
   readonly mode: Mode | null;
   readonly sameApp: SameApp | null;
   readonly acceptedApp: boolean;
@@ -90,6 +106,10 @@ export const openRotation = (e: LedgerEvent & { type: "opened" }, ts: string): R
   openedTs: ts,
   run: 0,
   newFp: e.new,
+  newTs: e.new === null ? null : ts,
+  emergency: null,
+  rolledBack: false,
+  usage: { before: false, after: false },
   mode: null,
   sameApp: null,
   acceptedApp: false,
@@ -119,10 +139,12 @@ export const openRotation = (e: LedgerEvent & { type: "opened" }, ts: string): R
 export const nextGeneration = (r: Rotation): Rotation =>
   r.rolledAt > r.generationAt ? { ...r, generation: r.generation + 1, generationAt: r.rolledAt } : r;
 
-/** Another key takes the place of the new one: every target has to be done again, what is known of the old ones stays. */
-export const rekey = (r: Rotation, fp: Fp): Rotation => ({
+/** Another key, or none yet, takes the place of the new one: every target has to be done again, what is known of the old ones stays. */
+export const rekey = (r: Rotation, fp: Fp | null, ts: string): Rotation => ({
   ...nextGeneration(r),
   newFp: fp,
+  newTs: fp === null ? null : ts,
+  rolledBack: false,
   mode: null,
   sameApp: null,
   acceptedApp: false,

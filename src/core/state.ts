@@ -2,6 +2,7 @@ import type { LedgerEvent, ProcessClaim, SameApp, Verdict } from "./events.ts";
 import { evolveRotation } from "./evolve.ts";
 import { openRotation, positionOf, type Rotation, rekey } from "./rotation.ts";
 import type { Fp } from "./secret.ts";
+import { see, type Sightings } from "./sightings.ts";
 
 /** A key that may still work and is not the new one. `done` needs `proved` or `waived` for each. */
 export type OldKey = {
@@ -33,7 +34,9 @@ export type AppState = {
   /** Discarded with --forget: no proof is needed, `status` still tells. */
   readonly forgotten: ReadonlySet<Fp>;
   readonly staged: Staged | null;
-  readonly verdicts: ReadonlyMap<Fp, { readonly verdict: Verdict; readonly ts: string }>;
+  readonly verdicts: Sightings;
+  /** Keys that a person called leaked. */
+  readonly leaked: ReadonlySet<Fp>;
   readonly appFingerprint: string | null;
   readonly rotation: Rotation | null;
   readonly claim: (ProcessClaim & { readonly at: number }) | null;
@@ -59,6 +62,7 @@ export const EMPTY: AppState = {
   forgotten: new Set(),
   staged: null,
   verdicts: new Map(),
+  leaked: new Set(),
   appFingerprint: null,
   rotation: null,
   claim: null,
@@ -93,7 +97,7 @@ const evolveApp = (s: AppState, e: LedgerEvent, at: At): AppState => {
     case "opened":
       return opened(s, e, at);
     case "mode-found":
-      return { ...s, verdicts: new Map(s.verdicts).set(e.fp, { verdict: "accepted", ts: at.ts }) };
+      return { ...s, verdicts: see(s.verdicts, e.fp, { verdict: "accepted", ts: at.ts }) };
     case "observed":
       return observed(s, e, at);
     case "result":
@@ -103,14 +107,14 @@ const evolveApp = (s: AppState, e: LedgerEvent, at: At): AppState => {
     case "released":
       return s.claim?.inst === e.inst ? { ...s, claim: null } : s;
     case "wrong-key-revoked":
-      return { ...s, verdicts: new Map(s.verdicts).set(e.new, { verdict: "rejected", ts: at.ts }) };
+      return { ...s, verdicts: see(s.verdicts, e.new, { verdict: "rejected", ts: at.ts }) };
     case "proof":
       return {
         ...s,
         // Outside of a rotation nothing is left to close: the key is dead and no old key any more.
         old: e.rotation === undefined ? leave(s.old, e.fp) : amendOld(s.old, e.fp, { proved: true }),
         dead: new Set(s.dead).add(e.fp),
-        verdicts: new Map(s.verdicts).set(e.fp, { verdict: "rejected", ts: at.ts }),
+        verdicts: see(s.verdicts, e.fp, { verdict: "rejected", ts: at.ts }),
         forgotten: without(s.forgotten, e.fp),
       };
     case "waived":
@@ -120,16 +124,19 @@ const evolveApp = (s: AppState, e: LedgerEvent, at: At): AppState => {
     case "done":
       return done(s, e, at);
     case "abandoned":
-      return s.current === null || s.rotation?.id !== e.rotation ? s : { ...s, old: leave(s.old, s.current) };
-    case "plan-amended":
+      if (s.current === null || s.rotation?.id !== e.rotation) return s;
+      return { ...s, old: leave(s.old, s.current), leaked: without(s.leaked, s.current) };
     case "emergency-requested":
+      return leaked(s, e);
+    case "rollback-requested":
+      return rolledBack(s, e);
+    case "plan-amended":
     case "run-started":
     case "renewed":
     case "intent":
     case "waiting":
     case "notified":
     case "restarted":
-    case "rollback-requested":
     case "late-effect":
     case "closing":
       return s;
@@ -182,7 +189,7 @@ const staged = (s: AppState, e: LedgerEvent & { type: "staged" }, at: At): AppSt
   const base: AppState = {
     ...s,
     known: new Set(s.known).add(e.fp),
-    verdicts: new Map(s.verdicts).set(e.fp, { verdict: e.verdict, ts: at.ts }),
+    verdicts: see(s.verdicts, e.fp, { verdict: e.verdict, ts: at.ts }),
     old: leave(e.replaces === undefined ? s.old : join(s.old, e.replaces), e.fp),
     forgotten: without(s.forgotten, e.fp),
   };
@@ -190,7 +197,29 @@ const staged = (s: AppState, e: LedgerEvent & { type: "staged" }, at: At): AppSt
   const r = s.rotation;
   const takesOver = r !== null && r.ended === null && e.rotation === r.id;
   if (!takesOver) return { ...base, staged: key };
-  return { ...base, staged: null, rotation: r.newFp === e.fp ? r : rekey(r, e.fp) };
+  return { ...base, staged: null, rotation: r.newFp === e.fp ? r : rekey(r, e.fp, at.ts) };
+};
+
+/** Whatever place it had: a leaked key is one that has to die. */
+const leaked = (s: AppState, e: LedgerEvent & { type: "emergency-requested" }): AppState => {
+  const fp = e.leaked;
+  if (fp === null || s.dead.has(fp)) return s;
+  return {
+    ...s,
+    known: new Set(s.known).add(fp),
+    leaked: new Set(s.leaked).add(fp),
+    staged: s.staged?.fp === fp ? null : s.staged,
+    old: join(s.old, fp),
+    forgotten: without(s.forgotten, fp),
+  };
+};
+
+const rolledBack = (s: AppState, e: LedgerEvent & { type: "rollback-requested" }): AppState => {
+  const r = s.rotation;
+  if (r === null || r.id !== e.rotation || r.ended !== null) return s;
+  const foreign = r.sameApp === "different" && !r.acceptedApp;
+  const old = leave(s.old, e.to);
+  return { ...s, old: r.newFp === null || foreign ? old : join(old, r.newFp) };
 };
 
 /** A dropped key of another app was never ours: it leaves without joining the old set. */
@@ -212,7 +241,8 @@ const opened = (s: AppState, e: LedgerEvent & { type: "opened" }, at: At): AppSt
 
 const observed = (s: AppState, e: LedgerEvent & { type: "observed" }, at: At): AppState => {
   if (e.what === "verdict" && typeof e.fp === "string" && e.verdict !== undefined) {
-    const verdicts = new Map(s.verdicts).set(e.fp, { verdict: e.verdict, ts: at.ts });
+    const { verdict, acceptedTs } = e;
+    const verdicts = see(s.verdicts, e.fp, { verdict, ts: at.ts, ...(acceptedTs ? { acceptedTs } : {}) });
     const alive = e.verdict === "accepted" && s.old.get(e.fp)?.proved === true;
     return alive
       ? { ...s, verdicts, old: amendOld(s.old, e.fp, { proved: false }), dead: without(s.dead, e.fp) }

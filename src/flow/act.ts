@@ -1,6 +1,7 @@
 import type { LedgerEvent } from "../core/events.ts";
 import { type Action, nameOf } from "../core/next.ts";
 import { finish } from "./close.ts";
+import { usageBefore } from "./usage.ts";
 import { type Pass, rotationOf } from "./pass.ts";
 import { observeStore, rereadStores, watchMirror, writeStore } from "./push.ts";
 import { observeRollout, roll } from "./roll.ts";
@@ -21,6 +22,7 @@ export const remember = (memory: Memory, action: Action, monoMs: number): void =
       return;
     case "observe":
     case "reread":
+    case "usage":
       memory.tried.add(nameOf(action));
       return;
     case "write":
@@ -62,6 +64,8 @@ export const perform = async (
       return news(pass, await rereadStores(pass));
     case "probe":
       return probeBoth(pass);
+    case "usage":
+      return usageBefore(pass);
     case "pause":
       await clock.sleep(action.ms, AbortSignal.any([signal, pass.signal]));
       return [];

@@ -11,7 +11,7 @@ const MOST_SLOW = 3;
 
 /**
  * Returns when no live foreign claim stands in the way: none, ours, provably gone, or silent for 90 s.
- * @throws RotatorError LOCKED after `waitMs`.
+ * @throws RotatorError LOCKED after `waitMs`, INTERRUPTED
  */
 export const awaitFree = async (hands: Hands, journal: Journal, waitMs: number): Promise<void> => {
   const { clock, host, signal } = hands;
@@ -23,7 +23,8 @@ export const awaitFree = async (hands: Hands, journal: Journal, waitMs: number):
     if (await host.isGone(claim)) return;
     const seen = journal.seenMs(claim.inst) ?? started;
     if (clock.monotonic() - seen >= SILENCE_MS) return;
-    if (clock.monotonic() - started >= waitMs || signal.aborted) {
+    if (signal.aborted) throw new RotatorError("INTERRUPTED");
+    if (clock.monotonic() - started >= waitMs) {
       throw new RotatorError("LOCKED", {
         why: `Process ${claim.pid} on ${claim.host} holds the claim.`,
         state: "That process goes on; this one did nothing.",

@@ -2,6 +2,7 @@ import type { LedgerEvent } from "../core/events.ts";
 import type { Fp } from "../core/secret.ts";
 import { ensureOurs, FRESH_MS } from "./claim.ts";
 import { type Pass, rotationOf } from "./pass.ts";
+import { usageAfter } from "./usage.ts";
 
 /** After `closing`: nothing of this rotation stays in escrow, then `done`. Repeatable. */
 export const finish = async (pass: Pass): Promise<readonly LedgerEvent[]> => {
@@ -18,6 +19,7 @@ export const finish = async (pass: Pass): Promise<readonly LedgerEvent[]> => {
     if (await mayDrop(pass, fp)) await hands.escrow.remove(fp);
   }
   return [
+    ...(await usageAfter(pass)),
     { type: "done", rotation: r.id, appFingerprint: app?.fingerprint(s.salt ?? "") ?? null },
     { type: "released", inst: hands.host.claim.inst, rotation: r.id },
   ];

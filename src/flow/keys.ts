@@ -7,6 +7,8 @@ export type Keys = {
   get(fp: Fp): Promise<Secret | null>;
   /** Makes sure that escrow holds it. */
   keep(fp: Fp, key: Secret): Promise<void>;
+  /** When this process last saw each key accepted by IMKIT, RFC 3339. */
+  readonly accepted: Map<Fp, string>;
   /** Knows it for this process only. */
   learn(fp: Fp, key: Secret): void;
 };
@@ -51,6 +53,7 @@ export const openKeys = (hands: Hands, journal: Journal): Keys => {
       await hands.escrow.put(fp, key);
       kept.add(fp);
     },
+    accepted: new Map(),
     learn: (fp, key) => void known.set(fp, key),
   };
 };

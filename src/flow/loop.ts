@@ -23,6 +23,8 @@ export type LoopOptions = {
   readonly parting: () => readonly LedgerEvent[];
 };
 
+/** What only looks, and changes nothing. */
+const WATCHING: ReadonlySet<Action["do"]> = new Set(["probe", "reread", "usage"]);
 /** An abort without a reason makes an error with a stack, for nobody. */
 const OVER = "over";
 const TICK_MS = 10_000;
@@ -94,7 +96,7 @@ const startPass = (
 
   /** Everything but a look at what a waiting person did needs the claim. @returns true when everything has to be decided again. */
   const claim = async (actions: readonly Action[]): Promise<boolean> => {
-    if (claimed || actions.every((a) => a.do === "probe" || a.do === "reread")) return false;
+    if (claimed || actions.every((a) => WATCHING.has(a.do))) return false;
     await awaitFree(hands, journal, options.lockWaitMs);
     if (!isOpen(journal.state())) return true;
     const { run, id } = rotationOf(pass);
@@ -156,9 +158,11 @@ const startPass = (
     });
     await Promise.race([...running.values(), clock.sleep(TICK_MS, tick.signal), stopped]);
     tick.abort(OVER);
-    if (!claimed || failure !== null || journal.ownHeadAgeMs() < RENEW_AFTER_MS) return;
+    if (!claimed || failure !== null) return;
+    // An emergency may have been declared meanwhile, by somebody who does not wait for us.
     await journal.refresh();
     if (journal.superseded()) throw new Superseded();
+    if (journal.ownHeadAgeMs() < RENEW_AFTER_MS) return;
     await journal.decide([{ type: "renewed", inst }]);
   };
 

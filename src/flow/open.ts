@@ -1,7 +1,8 @@
 import { RotatorError } from "../core/errors.ts";
 import type { LedgerEvent, PlannedRollout, PlannedStore } from "../core/events.ts";
 import type { Rotation } from "../core/rotation.ts";
-import { isOpen, unproved } from "../core/state.ts";
+import type { Fp } from "../core/secret.ts";
+import { type AppState, isOpen, unproved } from "../core/state.ts";
 import { takenOver } from "./claim.ts";
 import type { Hands } from "./hands.ts";
 import { hex, type Journal, Moved, Superseded } from "./journal.ts";
@@ -90,22 +91,29 @@ export const openRotation = (hands: Hands, journal: Journal, options: OpenOption
   settle(journal, () => {
     const s = journal.state();
     if (isOpen(s) && s.rotation !== null) return amendments(hands, s.rotation, options);
-    if (s.staged === null) return [];
-    const current = s.current === s.staged.fp ? null : s.current;
-    return [
-      {
-        type: "opened",
-        rotation: `r-${hex(hands.entropy(6))}`,
-        new: s.staged.fp,
-        current,
-        old: [...new Set([...(current === null ? [] : [current]), ...unproved(s)])],
-        stores: hands.app.stores.map((t) => t.plan),
-        rollouts: hands.app.rollouts.map((t) => t.plan),
-        reason: options.reason,
-        ticket: options.ticket,
-      },
-    ];
+    return s.staged === null ? [] : [openedFor(hands, s, s.staged.fp, options)];
   });
+
+/** The plan as the config has it now. Without a new key (null) the rotation waits for one. */
+export const openedFor = (
+  hands: Hands,
+  s: AppState,
+  newFp: Fp | null,
+  options: OpenOptions,
+): LedgerEvent & { readonly type: "opened" } => {
+  const current = s.current === newFp ? null : s.current;
+  return {
+    type: "opened",
+    rotation: `r-${hex(hands.entropy(6))}`,
+    new: newFp,
+    current,
+    old: [...new Set([...(current === null ? [] : [current]), ...unproved(s)])],
+    stores: hands.app.stores.map((t) => t.plan),
+    rollouts: hands.app.rollouts.map((t) => t.plan),
+    reason: options.reason,
+    ticket: options.ticket,
+  };
+};
 
 type Planned = PlannedStore | PlannedRollout;
 

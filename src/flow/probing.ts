@@ -4,6 +4,7 @@ import type { AppState } from "../core/state.ts";
 import { controlRejects, judgeTriad } from "../core/verdict.ts";
 import type { Probe } from "../ports.ts";
 import type { Hands } from "./hands.ts";
+import { type Pass, rotationOf } from "./pass.ts";
 
 /** A 429 is waited for at most this long in all, then the answer stays unclear. */
 const THROTTLE_PATIENCE_MS = 10_000;
@@ -108,23 +109,23 @@ export const modeOf = (old: readonly Fp[], probes: readonly OldProbe[]): Mode =>
   return old.every((fp) => dead.has(fp)) ? "replace" : "overlap";
 };
 
+export type Answer = { readonly fp: Fp; readonly probe: Pick<Probe, "verdict"> };
+
 /** `observed` events for verdicts that the ledger does not hold yet. An unclear answer is no news. */
-export const verdictNews = (
-  s: AppState,
-  rotation: string,
-  run: number,
-  probes: readonly { readonly fp: Fp; readonly probe: Probe }[],
-): readonly LedgerEvent[] =>
-  probes
-    .filter(({ fp, probe }) => probe.verdict !== "unclear" && s.verdicts.get(fp)?.verdict !== probe.verdict)
-    .map(({ fp, probe }) => ({
-      type: "observed",
-      what: "verdict",
-      rotation,
-      run,
-      fp,
-      verdict: probe.verdict,
-    }));
+export const verdictNews = (pass: Pass, answers: readonly Answer[]): readonly LedgerEvent[] => {
+  const { journal, keys, run, hands } = pass;
+  const { verdicts } = journal.state();
+  const rotation = rotationOf(pass).id;
+  const now = new Date(hands.clock.now()).toISOString();
+  for (const { fp, probe } of answers) if (probe.verdict === "accepted") keys.accepted.set(fp, now);
+  return answers
+    .filter(({ fp, probe }) => probe.verdict !== "unclear" && verdicts.get(fp)?.verdict !== probe.verdict)
+    .map(({ fp, probe: { verdict } }) => {
+      const acceptedTs = verdict === "rejected" ? keys.accepted.get(fp) : undefined;
+      const seen = acceptedTs === undefined ? {} : { acceptedTs };
+      return { type: "observed", what: "verdict", rotation, run, fp, verdict, ...seen };
+    });
+};
 
 export type ProofEnd = {
   readonly fp: Fp;

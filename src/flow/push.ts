@@ -32,11 +32,12 @@ export const isOurs = (s: AppState, target: string, fp: Fp | null): boolean =>
   s.lastSeen.get(target) === fp ||
   [...(s.rotation?.intents.values() ?? [])].some((i) => i.target === target && i.fp === fp);
 
-/** In `replace` mode nothing works anyway: an unknown value that IMKIT rejects may be overwritten too. */
+/** In `replace` mode nothing works anyway, in an emergency nothing may wait: an unknown value that IMKIT rejects may be overwritten too. */
 const mayOverwrite = async (pass: Pass, target: string, seen: Seen): Promise<boolean> => {
   const s = pass.journal.state();
   if (isOurs(s, target, seen.fp)) return true;
-  if (s.rotation?.mode !== "replace" || seen.stored === null) return false;
+  const isUrgent = s.rotation?.mode === "replace" || s.rotation?.emergency != null;
+  if (!isUrgent || seen.stored === null) return false;
   const probe = await pass.hands.platform.probe(seen.stored.secret, { urgent: false }, pass.signal);
   return probe.verdict === "rejected";
 };

@@ -1,10 +1,11 @@
 import type { LedgerEvent } from "../core/events.ts";
 import { soakLeft } from "../core/next.ts";
-import { type Phase, phaseOf } from "../core/outcome.ts";
+import { failureOf, type Phase, phaseOf } from "../core/outcome.ts";
 import type { Fp } from "../core/secret.ts";
 import { type AppState, isOpen } from "../core/state.ts";
 import { adopt } from "./adopt.ts";
 import { awaitFree } from "./claim.ts";
+import { type Alarm, declareEmergency } from "./emergency.ts";
 import type { Hands } from "./hands.ts";
 import { type Journal, openJournal } from "./journal.ts";
 import { type Keys, openKeys } from "./keys.ts";
@@ -13,6 +14,8 @@ import { absorbEscrow, ensureGenesis, type OpenOptions, openRotation, pendingKey
 import type { ProofEnd } from "./probing.ts";
 
 export type RotateOptions = OpenOptions & {
+  /** A key leaked: no claim, no canary, no soak stands in the way. Absent: an ordinary call; an open emergency stays one. */
+  readonly alarm?: Alarm;
   /** The person says that every manual workload was restarted. */
   readonly restarted: boolean;
   readonly acceptApp: string | null;
@@ -32,7 +35,14 @@ export type Rotated = {
   readonly ends: ReadonlyMap<Fp, ProofEnd>;
 };
 
-const POLL_MS = 5_000;
+/** Between two looks at IMKIT while a person is waited for; the ledger is looked at more often. */
+const POLL_MS = 10_000;
+const LEDGER_POLL_MS = 2_000;
+/** IMKIT may reject a fresh key for some seconds: with `--wait` it is asked again for this long. */
+const FRESH_KEY_MS = 120_000;
+const FRESH_KEY_FIRST_MS = 5_000;
+/** An entry says again that a leaked key still works, when the last one is older than this. */
+const SAY_AGAIN_MS = 60_000;
 /** A soak up to this long is waited for unasked; both keys are probed every 10 s meanwhile. */
 const SOAK_PATIENCE_MS = 600_000;
 const SOAK_LOOK_MS = 10_000;
@@ -54,39 +64,69 @@ export const rotate = async (hands: Hands, options: RotateOptions): Promise<Rota
   const journal = await openJournal(hands);
   const keys = openKeys(hands, journal);
   const began = hands.clock.monotonic();
-  if (journal.state().claim !== null) await awaitFree(hands, journal, options.waitMs);
-  await prepare(hands, journal, keys);
+  const worked = await begin(hands, journal, keys, options);
   // One wait for all: what the other rotator took of it is gone.
   const waitMs = Math.max(0, options.waitMs - (hands.clock.monotonic() - began));
-  return work(hands, journal, keys, { ...options, waitMs });
+  return work(hands, journal, keys, { ...options, waitMs }, worked);
 };
 
-/** `rotate` on a ledger that is prepared. */
+/** @returns the rotation that is an emergency now, or null */
+const begin = async (
+  hands: Hands,
+  journal: Journal,
+  keys: Keys,
+  options: RotateOptions,
+): Promise<string | null> => {
+  const { alarm } = options;
+  if (alarm === undefined) {
+    if (journal.state().claim !== null) await awaitFree(hands, journal, options.waitMs);
+    await prepare(hands, journal, keys);
+    return null;
+  }
+  // What only has to be cleared away is no rotation to make an emergency of.
+  if (journal.state().rotation?.closing === true && isOpen(journal.state()))
+    await runLoop(hands, journal, keys, loopOptions(hands, journal, options));
+  if (!isOpen(journal.state())) await prepare(hands, journal, keys);
+  const id = await declareEmergency(hands, journal, alarm, options);
+  const { claim } = journal.state();
+  if (claim !== null && claim.inst !== hands.host.claim.inst) {
+    const text = `Process ${claim.pid} on ${claim.host} is at work: it goes on as an emergency, and this one follows.`;
+    hands.tell({ kind: "note", text });
+  }
+  return id;
+};
+
+const loopOptions = (hands: Hands, journal: Journal, options: RotateOptions) => ({
+  confirm: options.confirm,
+  lockWaitMs: options.alarm === undefined ? options.waitMs : Number.POSITIVE_INFINITY,
+  acceptApp: options.acceptApp,
+  parting: () => waitingNews(hands, journal),
+});
+
+/** `rotate` on a ledger that is prepared. `mine`: the rotation that this is about; no other one is opened then. */
 export const work = async (
   hands: Hands,
   journal: Journal,
   keys: Keys,
   options: RotateOptions,
+  mine: string | null = null,
 ): Promise<Rotated> => {
   const started = hands.clock.monotonic();
   const ends = new Map<Fp, ProofEnd>();
-  let worked: string | null = null;
-  let confirm = options.confirm;
-  let restarted = options.restarted;
+  const fresh = freshKeyPatience(hands);
+  let worked = mine;
+  let first = true;
+  let { confirm, restarted } = options;
   for (;;) {
-    await openRotation(hands, journal, worked === null ? options : { ...options, drop: [] });
+    if (worked === null || isOpen(journal.state()))
+      await openRotation(hands, journal, first ? options : { ...options, drop: [] });
+    first = false;
     const open = isOpen(journal.state()) ? (journal.state().rotation?.id ?? null) : null;
     worked ??= open;
     if (restarted) await recordRestart(hands, journal);
     restarted = false;
-    for (const [fp, end] of await runLoop(hands, journal, keys, {
-      confirm,
-      lockWaitMs: options.waitMs,
-      acceptApp: options.acceptApp,
-      parting: () => waitingNews(hands, journal),
-    })) {
-      ends.set(fp, end);
-    }
+    const loop = { ...loopOptions(hands, journal, options), confirm };
+    for (const [fp, end] of await runLoop(hands, journal, keys, loop)) ends.set(fp, end);
     // While it waits a probe, which writes nothing, comes before the next triads.
     confirm = false;
     if (hands.signal.aborted) break;
@@ -101,12 +141,60 @@ export const work = async (
       await journal.refresh();
       continue;
     }
-    if (!WAITS.includes(phase) || left <= 0) break;
-    if (await options.waiting?.(phase, journal.state())) break;
-    await hands.clock.sleep(Math.min(POLL_MS, left), hands.signal);
+    if (left <= 0) break;
+    const again = fresh(journal.state(), phase);
+    if (!WAITS.includes(phase) && again === null) break;
+    if (again === null && (await options.waiting?.(phase, journal.state()))) break;
+    await watchLedger(hands, journal, Math.min(again ?? POLL_MS, left));
+  }
+  await sayStillAccepted(journal, keys);
+  return { state: journal.state(), phase: phaseOf(journal.state()), worked, head: journal.head(), ends };
+};
+
+/** Until somebody writes to the ledger, or the time is over. */
+const watchLedger = async (hands: Hands, journal: Journal, ms: number): Promise<void> => {
+  const until = hands.clock.monotonic() + ms;
+  const before = journal.entries();
+  while (journal.entries() === before && !hands.signal.aborted) {
+    const left = until - hands.clock.monotonic();
+    if (left <= 0) return;
+    await hands.clock.sleep(Math.min(LEDGER_POLL_MS, left), hands.signal);
     await journal.refresh();
   }
-  return { state: journal.state(), phase: phaseOf(journal.state()), worked, head: journal.head(), ends };
+};
+
+/** How long to wait before a key that IMKIT does not accept yet is asked about again; null = that is no use (any more). */
+const freshKeyPatience = (hands: Hands): ((s: AppState, phase: Phase) => number | null) => {
+  let spent = 0;
+  let wait = FRESH_KEY_FIRST_MS;
+  return (s, phase) => {
+    const r = s.rotation;
+    if (phase !== "failed" || r === null || r.wroteAt > 0 || r.verified?.ok !== false) return null;
+    if (failureOf(r)?.code !== "KEY_REJECTED" || spent >= FRESH_KEY_MS) return null;
+    const now = wait;
+    spent += now;
+    wait *= 2;
+    hands.tell({
+      kind: "note",
+      text: `IMKIT rejects the new key so far; it is asked again in ${now / 1000} s.`,
+    });
+    return now;
+  };
+};
+
+/** Whoever stops looking writes down until when he saw a leaked key work. */
+const sayStillAccepted = async (journal: Journal, keys: Keys): Promise<void> => {
+  const s = journal.state();
+  const r = s.rotation;
+  if (r === null || r.emergency === null || !isOpen(s) || journal.superseded()) return;
+  const events = r.emergency.leaked.flatMap((fp): LedgerEvent[] => {
+    const seen = keys.accepted.get(fp);
+    const told = s.verdicts.get(fp);
+    if (seen === undefined || told?.verdict !== "accepted") return [];
+    if (Date.parse(seen) - Date.parse(told.acceptedTs ?? told.ts) < SAY_AGAIN_MS) return [];
+    return [{ type: "observed", what: "verdict", rotation: r.id, run: r.run, fp, verdict: "accepted" }];
+  });
+  if (events.length > 0) await journal.record(events);
 };
 
 /** Only what was missing can have been restarted: before every store holds the new key a restart proves nothing. */

@@ -169,7 +169,9 @@ const refuseKnown = (hands: Hands, s: AppState, fp: Fp): void => {
       ? "It is the current key, which the stores hold already."
       : s.dead.has(fp)
         ? "This ledger saw that key die: IMKIT rejected it."
-        : null;
+        : s.leaked.has(fp)
+          ? "It is marked as leaked in this ledger."
+          : null;
   if (why === null) return;
   throw new RotatorError("KEY_DEAD", {
     what: "That key cannot be staged. Nothing was stored.",
@@ -224,10 +226,12 @@ export const discard = async (
       dropped = forget ? ([...s.old].find(([, k]) => k.discarded)?.[0] ?? null) : null;
       return dropped === null ? [] : [{ type: "discarded", fp: dropped, forget: true }];
     }
-    if (r !== null && r.newFp === dropped && r.wroteAt > 0) {
+    if (r !== null && r.newFp === dropped && (r.wroteAt > 0 || r.rolledBack)) {
       throw new RotatorError("TOO_LATE", {
-        what: "The staged key is in a store already and cannot be discarded.",
-        why: `Rotation ${r.id} has begun to write it.`,
+        what: r.rolledBack
+          ? "The rotation goes back to the old key; there is no staged key to discard."
+          : "The staged key is in a store already and cannot be discarded.",
+        why: r.rolledBack ? "" : `Rotation ${r.id} has begun to write it.`,
         state: "The rotation stays open.",
         do: [`imkit-rotator rotate ${hands.app.name}`],
         undo: [`imkit-rotator rollback ${hands.app.name}`],
@@ -236,7 +240,7 @@ export const discard = async (
     const inRotation = r !== null && r.newFp === dropped ? { rotation: r.id } : {};
     return [
       { type: "discarded", fp: dropped, forget: forget || foreign, ...inRotation },
-      ...(r !== null && r.newFp === dropped
+      ...(r !== null && r.newFp === dropped && r.emergency === null
         ? [{ type: "abandoned" as const, rotation: r.id, why: "the staged key was discarded" }]
         : []),
     ];

@@ -58,7 +58,7 @@ export const verify = async (pass: Pass): Promise<Facts> => {
   const works = asked.find((a) => a.probe.verdict === "accepted")?.probe;
   const verdict =
     examined.verdict === "unclear" ? judgeBeside(works, control, examined.probe).verdict : examined.verdict;
-  const news = verdictNews(journal.state(), r.id, run, probes);
+  const news = verdictNews(pass, probes);
   if (verdict !== "accepted" || examined.verdict !== "accepted") {
     if (examined.why !== "") hands.tell({ kind: "note", text: `IMKIT on the new key: ${examined.why}` });
     return [...news, verdict === "rejected" ? no("KEY_REJECTED", verdict) : no("IMKIT_UNCLEAR", "unclear")];
@@ -106,22 +106,22 @@ export const preflight = async (pass: Pass): Promise<Facts> => {
 
 /** One look at both sides. The new key rejected while an old one works means that a person revoked the wrong one. */
 export const probeBoth = async (pass: Pass): Promise<Facts> => {
-  const { hands, journal, run } = pass;
+  const { hands, journal } = pass;
   const r = rotationOf(pass);
   const s = journal.state();
   const old = [...s.old].filter(([, k]) => !k.waived).map(([fp]) => fp);
-  const newFp = r.newFp ?? "";
-  const keys = await heldKeys(pass, [newFp, ...old]);
+  const { newFp } = r;
+  const keys = await heldKeys(pass, newFp === null ? old : [newFp, ...old]);
   const first = await clarify(hands, await probeAll(pass, keys), pass.signal);
   const isDead = (probes: typeof first): boolean =>
     probes.some((p) => p.fp === newFp && p.probe.verdict === "rejected");
   const isWrong = (probes: typeof first): boolean =>
     isDead(probes) && probes.some((p) => p.fp !== newFp && p.probe.verdict === "accepted");
-  if (r.wrongKey || !isDead(first)) return verdictNews(s, r.id, run, first);
+  if (r.wrongKey || !isDead(first)) return verdictNews(pass, first);
   await hands.clock.sleep(SECOND_LOOK_MS, pass.signal);
   const second = await clarify(hands, await probeAll(pass, keys), pass.signal);
-  const news = verdictNews(s, r.id, run, second);
-  if (!isWrong(second) || pass.signal.aborted) return news;
+  const news = verdictNews(pass, second);
+  if (newFp === null || !isWrong(second) || pass.signal.aborted) return news;
   const works = second.filter((p) => p.fp !== newFp && p.probe.verdict === "accepted").map((p) => p.fp);
   return [...news, { type: "wrong-key-revoked", rotation: r.id, new: newFp, old: works }];
 };

@@ -1,7 +1,7 @@
 import { styleText } from "node:util";
 import type { RotatorError } from "../core/errors.ts";
 import type { LedgerEvent } from "../core/events.ts";
-import type { NextStep } from "../core/report.ts";
+import type { NextStep } from "../core/steps.ts";
 import { showFp } from "../core/secret.ts";
 import type { Told } from "../flow/hands.ts";
 import type { Io } from "./io.ts";

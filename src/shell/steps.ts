@@ -1,5 +1,5 @@
 import type { Phase } from "../core/outcome.ts";
-import { type NextStep, nextSteps } from "../core/report.ts";
+import { type NextStep, nextSteps } from "../core/steps.ts";
 import type { AppState } from "../core/state.ts";
 import type { Wired } from "./wire.ts";
 

@@ -5,12 +5,12 @@ import {
   attestedFingerprints,
   blackoutMs,
   exitOf,
-  type NextStep,
   oldFingerprints,
   storeLines,
   whereKeysAre,
   workloadLines,
 } from "../../core/report.ts";
+import { type NextStep } from "../../core/steps.ts";
 import { showFp } from "../../core/secret.ts";
 import { type AppState, oldOnes } from "../../core/state.ts";
 import type { Rotated } from "../../flow/rotate.ts";

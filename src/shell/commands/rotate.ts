@@ -1,7 +1,7 @@
 import { RotatorError } from "../../core/errors.ts";
 import type { Phase } from "../../core/outcome.ts";
 import { parseDuration } from "../../core/policy.ts";
-import { nextSteps } from "../../core/report.ts";
+import { nextSteps } from "../../core/steps.ts";
 import { type AppState, isOpen } from "../../core/state.ts";
 import { openJournal } from "../../flow/journal.ts";
 import { plan } from "../../flow/plan.ts";

@@ -1,6 +1,6 @@
 import { RotatorError } from "../../core/errors.ts";
 import { phaseOf } from "../../core/outcome.ts";
-import type { NextStep } from "../../core/report.ts";
+import type { NextStep } from "../../core/steps.ts";
 import { showFp } from "../../core/secret.ts";
 import { discard, type StageResult, stage } from "../../flow/stage.ts";
 import type { Io } from "../io.ts";

@@ -1,7 +1,8 @@
 import type { RotatorError } from "../../core/errors.ts";
 import { phaseOf } from "../../core/outcome.ts";
 import { ageDays, dueAt } from "../../core/policy.ts";
-import { attestedFingerprints, nextSteps, shownCurrent, workloadLines } from "../../core/report.ts";
+import { attestedFingerprints, shownCurrent, workloadLines } from "../../core/report.ts";
+import { nextSteps } from "../../core/steps.ts";
 import { showFp } from "../../core/secret.ts";
 import { EMPTY, isOpen, wanted } from "../../core/state.ts";
 import { type StatusView, status } from "../../flow/status.ts";
