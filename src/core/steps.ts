@@ -103,39 +103,40 @@ const wrongKey = (app: string, s: AppState): readonly NextStep[] => {
 };
 
 const failed = (app: string, s: AppState): readonly NextStep[] => {
-  const failure = s.rotation === null ? null : failureOf(s.rotation);
-  switch (failure?.code) {
-    case "KEY_REJECTED":
-      return [
-        you("IMKIT rejects the new key. A fresh key may need some seconds", cmd(`rotate ${app}`)),
-        you("Or stage the right one", cmd(`stage ${app} --replace`)),
-      ];
-    case "WRONG_APP":
-      return [
-        you("Stage a key of the right app instead", cmd(`stage ${app} --replace`)),
-        you("Or drop it", cmd(`stage ${app} --discard --forget`)),
-      ];
-    case "ESCROW_LOST":
-      return [
-        you("Give the same new key once more, if you have it", cmd(`stage ${app}`)),
-        you("Else issue another API Key, and give that one", cmd(`stage ${app} --replace`)),
-      ];
-    case "IMKIT_UNCLEAR":
-      return [
-        tool("Ask IMKIT again", cmd(`rotate ${app}`)),
-        you("See what is wrong", cmd(`doctor ${app}`)),
-        you(
-          "If the new key is gone from the Dashboard, issue another one and stage it",
-          cmd(`stage ${app} --replace`),
-        ),
-      ];
-    default:
-      return [
-        ...stopLeak(s),
-        you("See what is wrong", cmd(`doctor ${app}`)),
-        tool("Then go on where it stopped", cmd(`rotate ${app}`)),
-      ];
+  const code = s.rotation === null ? undefined : failureOf(s.rotation)?.code;
+  if (code === "KEY_REJECTED") {
+    return [
+      you("IMKIT rejects the new key. A fresh key may need some seconds", cmd(`rotate ${app}`)),
+      you("Or stage the right one", cmd(`stage ${app} --replace`)),
+    ];
   }
+  if (code === "WRONG_APP") {
+    return [
+      you("Stage a key of the right app instead", cmd(`stage ${app} --replace`)),
+      you("Or drop it", cmd(`stage ${app} --discard --forget`)),
+    ];
+  }
+  if (code === "ESCROW_LOST") {
+    return [
+      you("Give the same new key once more, if you have it", cmd(`stage ${app}`)),
+      you("Else issue another API Key, and give that one", cmd(`stage ${app} --replace`)),
+    ];
+  }
+  if (code === "IMKIT_UNCLEAR") {
+    return [
+      tool("Ask IMKIT again", cmd(`rotate ${app}`)),
+      you("See what is wrong", cmd(`doctor ${app}`)),
+      you(
+        "If the new key is gone from the Dashboard, issue another one and stage it",
+        cmd(`stage ${app} --replace`),
+      ),
+    ];
+  }
+  return [
+    ...stopLeak(s),
+    you("See what is wrong", cmd(`doctor ${app}`)),
+    tool("Then go on where it stopped", cmd(`rotate ${app}`)),
+  ];
 };
 
 /** What happens next and who does it. Commands can be pasted as they are. `clock` shows an instant in the app's time zone. */

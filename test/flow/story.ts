@@ -1,6 +1,7 @@
 import type { PlannedRollout } from "../../src/core/events.ts";
 import type { Phase } from "../../src/core/outcome.ts";
 import type { AppState } from "../../src/core/state.ts";
+import type { Alarm } from "../../src/flow/emergency.ts";
 import type { App, Hands } from "../../src/flow/hands.ts";
 import { loadAsIs } from "../simulation/copy.ts";
 import type { TrueStore, TrueWorkload } from "../simulation/world/places.ts";
@@ -47,6 +48,7 @@ export type Story = World & {
     readonly waitMs?: number;
     readonly key?: string;
   }) => Promise<Step>;
+  readonly rollback: (acceptLeaked?: boolean) => Promise<Step>;
   readonly discard: (forget?: boolean) => Promise<Step>;
   readonly adopt: (text: string | null) => Promise<Step>;
   readonly key: () => string;
@@ -59,6 +61,8 @@ export type RotateChange = {
   readonly drop?: readonly string[];
   readonly acceptApp?: string;
   readonly waitMs?: number;
+  /** An emergency; `leaked` is the text of a key. */
+  readonly alarm?: { readonly leaked?: string; readonly since?: string; readonly order?: Alarm["order"] };
   readonly app?: (app: App) => App;
 };
 
@@ -91,6 +95,12 @@ export const tell = async <T>(
     return { says: ended.value?.phase ?? ended.value?.verdict ?? "nothing", state };
   };
 
+  const alarmOf = ({ leaked, since, order }: NonNullable<RotateChange["alarm"]>): Alarm => ({
+    leaked: leaked === undefined ? null : world.fpOf(leaked),
+    since: since ?? null,
+    order: order ?? "revoke-first",
+  });
+
   const story: Story = {
     ...world,
     stage: (text, replace = false) =>
@@ -101,6 +111,7 @@ export const tell = async <T>(
         drop = [],
         acceptApp,
         waitMs = 0,
+        alarm,
         app = (same: App): App => same,
       }: RotateChange = {},
       fate = {},
@@ -118,6 +129,7 @@ export const tell = async <T>(
               acceptApp: acceptApp ?? null,
               confirm: false,
               waitMs,
+              ...(alarm === undefined ? {} : { alarm: alarmOf(alarm) }),
             },
           ),
         { ...NO_FATE, ...fate },
@@ -125,6 +137,18 @@ export const tell = async <T>(
     confirm: ({ waive = null, waitMs = 0, key = null } = {}) =>
       run("confirm", (hands) =>
         product.confirmRevoked(hands, { waive, waitMs, key: key === null ? null : new product.Secret(key) }),
+      ),
+    rollback: (acceptLeaked = false) =>
+      run("rollback", (hands) =>
+        product.rollback(hands, {
+          reason: null,
+          ticket: null,
+          drop: [],
+          restarted: false,
+          acceptApp: null,
+          waitMs: 0,
+          acceptLeaked,
+        }),
       ),
     discard: (forget = false) =>
       run("discard", async (hands) => {

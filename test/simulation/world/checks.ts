@@ -137,7 +137,10 @@ export const checksOf = (around: Around): Checks => {
       const targets = [...r.stores.values(), ...r.rollouts.values()].filter(
         (t) => t.required && t.state !== "dropped",
       );
-      const unsure = targets.filter((t) => t.preflight?.run !== e.run || !t.preflight.ok);
+      // In an emergency a target that may not be written stops itself alone.
+      const asked = r.emergency === null ? targets : targets.filter((t) => t.name === e.target);
+      const unsure = asked.filter((t) => t.preflight?.run !== e.run || !t.preflight.ok);
+      if (before.leaked.has(e.fp)) violated(`${what} with a leaked key`);
       if (unsure.length > 0)
         violated(`${what} before the preflight of ${unsure.map((t) => t.name).join(", ")}`);
       if (r.verified?.run !== e.run || !r.verified.ok) violated(`${what} before the new key was verified`);
@@ -146,7 +149,7 @@ export const checksOf = (around: Around): Checks => {
       const canaries = [...r.rollouts.values()].filter(
         (w) => w.canary && w.state !== "done" && w.state !== "dropped",
       );
-      const isUrgent = r.mode === "replace" || (left.length > 0 && dead);
+      const isUrgent = r.emergency !== null || r.mode === "replace" || (left.length > 0 && dead);
       if (r.sameApp === "different" && !r.acceptedApp) violated(`${what} for a key of another app`);
       const name = `${r.id} ${e.run} ${e.target} ${e.fp}`;
       const times = (tries.get(name) ?? 0) + 1;
@@ -174,7 +177,7 @@ export const checksOf = (around: Around): Checks => {
       fp: e.fp,
       opId: e.opId,
       at: time.now(),
-      mode: r?.mode ?? null,
+      mode: r?.emergency ? "replace" : (r?.mode ?? null),
       closed: false,
       begun: 0,
     };
@@ -191,9 +194,11 @@ export const checksOf = (around: Around): Checks => {
       if (store === undefined || !planned.required || planned.state === "dropped" || store.value === text)
         continue;
       if (proc.memory.lies.get(planned.name)?.value === text) continue;
+      const isTaken = planned.state === "written" || planned.state === "unchanged";
+      if (r?.emergency && !isTaken) continue;
       // What a stranger did since is found before the gate, and everything is restarted again then.
       const isStrange = ["foreign", "late", "mirror"].includes(store.changedBy);
-      if (!isStrange || (planned.state !== "written" && planned.state !== "unchanged"))
+      if (!isStrange || !isTaken)
         violated(`${what}, but the store ${planned.name} does not hold the new key (${proc.name})`);
     }
   };

@@ -9,6 +9,7 @@ import type * as adopt from "../../../src/flow/adopt.ts";
 import type * as confirm from "../../../src/flow/confirm.ts";
 import type * as journal from "../../../src/flow/journal.ts";
 import type * as keys from "../../../src/flow/keys.ts";
+import type * as rollback from "../../../src/flow/rollback.ts";
 import type * as rotate from "../../../src/flow/rotate.ts";
 import type * as stage from "../../../src/flow/stage.ts";
 
@@ -23,6 +24,7 @@ export type Product = Pick<typeof chain, "follow"> &
   Pick<typeof confirm, "confirmRevoked"> &
   Pick<typeof journal, "openJournal"> &
   Pick<typeof keys, "openKeys"> &
+  Pick<typeof rollback, "rollback"> &
   Pick<typeof rotate, "rotate"> &
   Pick<typeof stage, "stage" | "discard">;
 
@@ -37,6 +39,7 @@ const FILES = [
   "flow/confirm",
   "flow/journal",
   "flow/keys",
+  "flow/rollback",
   "flow/rotate",
   "flow/stage",
 ];
