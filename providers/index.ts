@@ -11,6 +11,7 @@ type AnyRollout = RolloutProvider<unknown>;
 const STORES: Readonly<Record<string, Loader<unknown>>> = {
   dotenv: () => import("./stores/dotenv.ts"),
   exec: () => import("./stores/exec.ts"),
+  "kubernetes-secret": () => import("./stores/kubernetes-secret.ts"),
 };
 
 /** THE list of rollouts. */

@@ -28,11 +28,21 @@ const ROOMS: readonly { readonly room: RegExp; readonly may: readonly RegExp[] }
     ],
   },
   {
+    room: /^providers\/kubernetes(-login)?\.ts$/,
+    may: [
+      /^src\/core\/errors\.ts$/,
+      /^providers\/(kit|program|kubernetes-login)\.ts$/,
+      /^node:/,
+      /^(zod\/mini|yaml)$/,
+      /^@kubernetes\//,
+    ],
+  },
+  {
     room: /^providers\/(stores|rollouts)\//,
     may: [
       /^src\/core\/(errors|secret)\.ts$/,
       /^src\/ports\.ts$/,
-      /^providers\/(kit|program)\.ts$/,
+      /^providers\/(kit|program|kubernetes)\.ts$/,
       /^node:/,
       /^(zod\/mini|dotenv|got)$/,
       /^(@aws-sdk|@azure|@kubernetes)\//,
@@ -49,7 +59,7 @@ const ROOMS: readonly { readonly room: RegExp; readonly may: readonly RegExp[] }
 ];
 
 /** A store may be two files: its text half is found beside it, and nobody else's. */
-const SIBLING = /^providers\/stores\/(dotenv)/;
+const SIBLING = /^providers\/stores\/(aws|azure|dotenv|kubernetes)/;
 const REVEAL_ALLOWED = [
   /^src\/core\/secret\.ts$/,
   /^src\/io\/(imkit|escrow\/file)\.ts$/,

@@ -1,0 +1,137 @@
+import { ProviderError } from "../../src/core/errors.ts";
+import type { Check } from "../../src/ports.ts";
+import { bounded } from "../kit.ts";
+import { field, type Kube, kubeProblem } from "../kubernetes.ts";
+import type { Held } from "./kubernetes-held.ts";
+
+/** One opened store, as its preflight needs it. */
+export type Opened = {
+  readonly kube: Kube;
+  readonly context?: string | undefined;
+  readonly namespace: string;
+  readonly secret: string;
+  readonly key: string;
+  readonly create: boolean;
+  /** null = proven absent. */
+  readonly fetched: (signal: AbortSignal) => Promise<Held | null>;
+  /** What stands against writing into it. */
+  readonly barred: (held: Held) => ProviderError | null;
+};
+
+const LIMIT_MS = 30_000;
+const APPLIED = "kubectl.kubernetes.io/last-applied-configuration";
+
+/** May I write there? Rights are asked of the API server, and the write is rehearsed as its dry run: nothing is changed. Never rejects. */
+export const checkSecret = async (store: Opened, signal: AbortSignal): Promise<readonly Check[]> => {
+  try {
+    return await bounded(signal, LIMIT_MS, async (both) => {
+      const { namespace, secret, create, fetched, barred } = store;
+      const verbs = ["get", "patch", ...(create ? ["create"] : [])];
+      const rights = await Promise.all(verbs.map(async (verb) => await mayI(store, verb, both)));
+      const lacks = (verb: string) =>
+        rights.some(({ id, status }) => id === `may-${verb}` && status === "fail");
+      if (lacks("get")) return rights;
+      const held = await fetched(both);
+      if (held === null) {
+        const message = `there is no Secret ${namespace}/${secret}${create ? ", and it will be made" : ""}`;
+        if (create) return [...rights, { id: "secret", status: "ok", message }];
+        const fix = `${kubectl(store)} create secret generic ${secret}, or set create: true`;
+        return [...rights, { id: "secret", status: "fail", message, fix, code: "NOT_FOUND" }];
+      }
+      const bar = barred(held);
+      if (bar !== null) return [...rights, failed("secret", bar)];
+      const found: Check = { id: "secret", status: "ok", message: `${namespace}/${secret} may be changed` };
+      return [
+        ...rights,
+        found,
+        ...oddities(held),
+        ...(lacks("patch") ? [] : [await rehearsed(store, held, both)]),
+      ];
+    });
+  } catch (error) {
+    if (error instanceof ProviderError) return [failed("api-server", error)];
+    return [{ id: "api-server", status: "unproved", message: "the API server cannot be asked" }];
+  }
+};
+
+/** A right to create cannot be bound to a name, so that one is asked without. */
+const mayI = async (store: Opened, verb: string, signal: AbortSignal): Promise<Check> => {
+  const { kube, namespace, secret } = store;
+  const making = verb === "create";
+  const attributes = {
+    namespace,
+    verb,
+    version: "v1",
+    resource: "secrets",
+    ...(making ? {} : { name: secret }),
+  };
+  const body = {
+    apiVersion: "authorization.k8s.io/v1",
+    kind: "SelfSubjectAccessReview",
+    spec: { resourceAttributes: attributes },
+  };
+  const path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+  const answer = await kube.call({ method: "POST", path, body }, signal);
+  const allowed = answer.status === 201 ? field(field(answer.body, "status"), "allowed") : null;
+  const id = `may-${verb}`;
+  const what = `${verb} ${making ? `Secrets in ${namespace}` : `Secret ${namespace}/${secret}`}`;
+  if (allowed === true) return { id, status: "ok", message: `this identity may ${what}` };
+  if (allowed === false) {
+    const only = making ? "" : ` --resource-name=${secret}`;
+    const role = `imkit-rotator-${verb}-${secret}`;
+    const fix = `${kubectl(store)} create role ${role} --verb=${verb} --resource=secrets${only}, and bind it to this identity`;
+    return { id, status: "fail", message: `this identity may not ${what}`, fix, code: "AUTHZ" };
+  }
+  const problem = kubeProblem(answer, false);
+  if (problem.code !== "AUTHZ") throw problem;
+  return { id, status: "unproved", message: `the API server does not say whether this identity may ${what}` };
+};
+
+/** The same value, or a stand-in where there is none: so admission policies have their say before a person issues a key. */
+const rehearsed = async (store: Opened, { value }: Held, signal: AbortSignal): Promise<Check> => {
+  const { kube, namespace, secret, key } = store;
+  const body = {
+    metadata: { annotations: { "imkit-rotator/op": `${"0".repeat(32)} ${key}` } },
+    data: { [key]: (value ?? Buffer.from("A".repeat(60))).toString("base64") },
+  };
+  const path = `/api/v1/namespaces/${namespace}/secrets/${secret}?fieldManager=imkit-rotator&dryRun=All`;
+  const answer = await kube.call({ method: "PATCH", path, body }, signal);
+  const id = "dry-run";
+  if (answer.status === 200) return { id, status: "ok", message: "the API server would take the change" };
+  const { code, hint } = kubeProblem(answer, false);
+  const message = `the API server would not take the change: ${hint}`;
+  // Not every admission webhook can rehearse, and one that fails now may work later.
+  if (["CONFIG", "CONFLICT", "UNAVAILABLE"].includes(code)) return { id, status: "warn", message };
+  return { id, status: "fail", message, fix: FIXES[code] ?? "Mend what is named and run again.", code };
+};
+
+const oddities = ({ value, annotations }: Held): readonly Check[] => {
+  const checks: Check[] = [];
+  if (/\s$/.test(value?.toString("latin1") ?? "")) {
+    const message = "the value ends in white space, which services may not trim";
+    checks.push({ id: "value", status: "warn", message, fix: "The next rotation writes it without." });
+  }
+  if (Object.hasOwn(annotations, APPLIED)) {
+    const message = "the Secret was made by kubectl apply: its manifest, applied again, puts an old key back";
+    checks.push({ id: "last-applied", status: "warn", message, fix: "Take the entry out of that manifest." });
+  }
+  return checks;
+};
+
+const failed = (id: string, { code, hint }: ProviderError): Check => ({
+  id,
+  status: "fail",
+  message: hint,
+  fix: FIXES[code] ?? "Mend what is named and run again.",
+  code,
+});
+const FIXES: Readonly<Record<string, string>> = {
+  AUTHN: "Log in again, or renew the token that the kubeconfig names.",
+  AUTHZ: "Have those who run the cluster's admission policies let this identity change this Secret.",
+  CONFIG: "Mend kubeconfig and context until kubectl works with them.",
+  IMMUTABLE: "Make a Secret of another name, name it in `secret`, and point the workloads to it.",
+  NOT_OWNED: "Change the key at the owner's source and set write: false here, or set adopt: true.",
+};
+
+const kubectl = ({ context, namespace }: Opened): string =>
+  `kubectl ${context === undefined ? "" : `--context '${context.replaceAll("'", "'\\''")}' `}-n ${namespace}`;
