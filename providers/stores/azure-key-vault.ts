@@ -1,0 +1,250 @@
+import { setTimeout as pause } from "node:timers/promises";
+import * as z from "zod/mini";
+import { ProviderError } from "../../src/core/errors.ts";
+import { Secret } from "../../src/core/secret.ts";
+import type { Revision, Store, Stored, Witness, WriteOp } from "../../src/ports.ts";
+import { bounded, CALL_LIMIT_MS, defineStore, type Tools } from "../kit.ts";
+import { azureChecks } from "./azure-checks.ts";
+import {
+  type Current,
+  foreignTags,
+  LEDGER_TAG,
+  MAX_TAGS,
+  OP_TAG,
+  openVault,
+  type Vault,
+  VERSION_ID,
+  type Version,
+} from "./azure-client.ts";
+import { absent, refused, softDeleted } from "./azure-errors.ts";
+
+const AZURE_HOST = /\.(vault\.azure\.(net|cn)|vault\.usgovcloudapi\.net|vault\.microsoftazure\.de)$/i;
+const hostOf = (url: string): string => (URL.canParse(url) ? new URL(url).hostname : "");
+
+const named = (words: string) => z.string().check(z.minLength(1), z.describe(words));
+const schema = z
+  .strictObject({
+    vaultUrl: z.string().check(
+      z.refine(
+        (url) => /^https:\/\/[^/?#@\s]+\/?$/.test(url) && hostOf(url) !== "",
+        "https:// and a host, nothing behind it",
+      ),
+      z.describe("Address of the vault, e.g. https://kv-chat.vault.azure.net."),
+    ),
+    secret: z
+      .string()
+      .check(
+        z.regex(/^[0-9A-Za-z-]{1,127}$/, "letters, digits and hyphens, at most 127"),
+        z.describe("Name of the secret; its whole value is the key."),
+      ),
+    create: z
+      ._default(z.boolean(), false)
+      .check(z.describe("Make the secret when the vault has none of that name.")),
+    recover: z
+      ._default(z.boolean(), false)
+      .check(z.describe("Recover the secret when it is deleted and can be, and write over it.")),
+    caFile: z.exactOptional(
+      named("Certificate authority (PEM) of an emulator or private endpoint, beside the usual ones."),
+    ),
+    verifyChallengeResource: z
+      ._default(z.boolean(), true)
+      .check(z.describe("false only for an emulator: the login is given to an address outside of Azure.")),
+    token: z.exactOptional(
+      z
+        .strictObject({
+          valueFrom: z
+            .strictObject({
+              env: z.exactOptional(named("Name of an environment variable.")),
+              file: z.exactOptional(named("Path of a file.")),
+              credential: z.exactOptional(named("Name of a systemd credential.")),
+            })
+            .check(
+              z.refine((from) => Object.keys(from).length === 1, "exactly one of env, file, credential"),
+              z.describe("One of env, file, credential."),
+            ),
+        })
+        .check(z.describe("A fixed token for an emulator, instead of the Azure login.")),
+    ),
+  })
+  .check(
+    z.refine(
+      (c) => c.verifyChallengeResource || !AZURE_HOST.test(hostOf(c.vaultUrl)),
+      "verifyChallengeResource: false is for emulators, never for a vault of Azure",
+    ),
+    z.refine(
+      (c) => c.token === undefined || !(c.verifyChallengeResource || AZURE_HOST.test(hostOf(c.vaultUrl))),
+      "token is for emulators: it wants verifyChallengeResource: false, and never goes to a vault of Azure",
+    ),
+  );
+export type Config = z.infer<typeof schema>;
+
+/** What tests shorten, ms. */
+export type Hooks = { readonly callMs?: number; readonly recoverMs?: number; readonly pollMs?: number };
+
+const MAX_BYTES = 25_600;
+
+/**
+ * One secret of an Azure Key Vault. Each write makes a new version, which keeps tags, content type and dates of the one before it, and
+ * is tagged with the op and the ledger entry that it came from.
+ *
+ * Known limits. Key Vault has no conditional write: the versions are listed before and after, so that a version that somebody else made
+ * meanwhile is a CONFLICT, but by then ours is made too. No SDK call can try a write without one, so a preflight cannot prove the right
+ * to set. A version cannot be deleted, only disabled.
+ */
+export default defineStore({
+  kind: "azure-key-vault",
+  schema,
+  open: (config, tools) => openKeyVault(config, tools),
+});
+
+/** `hooks` are for tests. */
+export const openKeyVault = (config: Config, tools: Tools, hooks: Hooks = {}): Store => {
+  const vault = openVault(config, tools);
+  const limit = hooks.callMs ?? CALL_LIMIT_MS;
+
+  /** What no live secret means: null where that may be written over, else the error. */
+  const absence = async (signal: AbortSignal): Promise<"absent" | "deleted"> => {
+    const deleted = await vault.deleted(signal);
+    if (deleted === "no") {
+      if (config.create) return "absent";
+      throw absent();
+    }
+    if (config.recover) return "deleted";
+    throw softDeleted(deleted === "changing");
+  };
+
+  const read = (signal: AbortSignal): Promise<Stored | null> =>
+    bounded(signal, limit, async (inner) => {
+      const current = await vault.current(inner);
+      if (current !== null) return storedIn(current);
+      await absence(inner);
+      return null;
+    });
+
+  const revive = async (signal: AbortSignal): Promise<Current> => {
+    const until = performance.now() + (hooks.recoverMs ?? 45_000);
+    for (;;) {
+      if ((await vault.deleted(signal)) === "yes") await vault.recover(signal);
+      const current = await vault.current(signal);
+      if (current !== null) return current;
+      if (performance.now() >= until)
+        throw new ProviderError(
+          "TIMEOUT",
+          "not_applied",
+          "the secret is still being recovered; run again",
+          10_000,
+        );
+      await pause(hooks.pollMs ?? 2_000, undefined, { signal });
+    }
+  };
+
+  /** What stands there, after a recovery where that is wanted. Versions first: what is not among them came later. */
+  const stand = async (signal: AbortSignal, expect: Revision | null) => {
+    const versions = await vault.versions(signal);
+    const current = await vault.current(signal);
+    if (current !== null) return { versions, current, expect };
+    if ((await absence(signal)) === "absent") return { versions, current, expect };
+    const revived = await revive(signal);
+    // Nobody could read it while it was deleted: who expected nothing there has expected this.
+    return { versions: await vault.versions(signal), current: revived, expect: expect ?? idOf(revived) };
+  };
+
+  const write = (
+    next: Secret,
+    expected: Revision | null,
+    op: WriteOp,
+    signal: AbortSignal,
+  ): Promise<Revision> =>
+    bounded(signal, limit, async (inner, commit) => {
+      const value = next.reveal();
+      if (Buffer.byteLength(value) > MAX_BYTES)
+        throw refused("TOO_LARGE", `Key Vault takes at most ${MAX_BYTES} bytes`);
+      const { versions, current, expect } = await stand(inner, expected);
+      if (current?.value === value) return current.id as Revision;
+      if (versions.some(({ tags }) => tags[OP_TAG] === op.id))
+        throw new ProviderError(
+          "CONFLICT",
+          "applied",
+          "this write took place, and another version lies over it",
+        );
+      if (idOf(current) !== expect) throw refused("CONFLICT", "it holds another value by now");
+      const like = tagged(current, op);
+      commit();
+      const id = await vault.set(value, like, inner);
+      await onlyOurs(vault, versions, id, inner);
+      return id as Revision;
+    });
+
+  const retire = (revision: Revision, signal: AbortSignal): Promise<void> =>
+    bounded(signal, limit, async (inner, commit) => {
+      if (!VERSION_ID.test(revision)) throw refused("CONFIG", "that is no version of a secret");
+      if ((await vault.current(inner))?.id === revision)
+        throw refused("CONFLICT", "that is the current version; only a superseded one is disabled");
+      commit();
+      await vault.disable(revision, inner);
+    });
+
+  return {
+    where: `azure-key-vault:${new URL(config.vaultUrl).host}#${config.secret}`,
+    caps: { staging: false, compareAndSwap: false, witness: true, retire: true },
+    preflight: (signal) => azureChecks(config, vault, absence, (work) => bounded(signal, limit, work)),
+    read,
+    write,
+    retire,
+  };
+};
+
+/** An empty value is no key: it is filled. */
+const idOf = (current: Current | null): Revision | null =>
+  current === null || current.value === "" ? null : (current.id as Revision);
+
+const storedIn = (current: Current): Stored | null => {
+  const revision = idOf(current);
+  if (revision === null) return null;
+  const witness = witnessIn(current.tags[LEDGER_TAG] ?? "");
+  return { secret: new Secret(current.value), revision, createdAt: current.createdAt, witness };
+};
+
+const witnessIn = (text: string): Witness | null => {
+  const [, ledger, seq, h16] = /^(\S{1,64}) (\d{1,15}) ([0-9a-f]{16})$/.exec(text) ?? [];
+  return ledger === undefined || h16 === undefined ? null : { ledger, seq: Number(seq), h16 };
+};
+
+/** What the new version takes over from the one before it, and our marks. */
+const tagged = (
+  before: Current | null,
+  { id, witness }: WriteOp,
+): Omit<Version, "id" | "createdAt" | "managed"> => {
+  if (before?.managed === true)
+    throw refused("NOT_OWNED", "this secret belongs to a certificate; Key Vault itself manages it");
+  const kept = foreignTags(before?.tags ?? {});
+  const quoted = witness === null ? "" : `${witness.ledger} ${witness.seq} ${witness.h16}`;
+  const ours = [[OP_TAG, id], ...(quoted === "" ? [] : [[LEDGER_TAG, quoted]])];
+  if (kept.length + ours.length > MAX_TAGS)
+    throw refused("QUOTA", `a version has at most ${MAX_TAGS} tags; ${ours.length} must be free`);
+  return {
+    tags: Object.fromEntries([...kept, ...ours]),
+    contentType: before?.contentType,
+    notBefore: before?.notBefore,
+    expiresOn: before?.expiresOn,
+  };
+};
+
+/** The one way to know that nobody wrote between the look and the write: ours is the one version that is new. */
+const onlyOurs = async (
+  vault: Vault,
+  before: readonly Version[],
+  ours: string,
+  signal: AbortSignal,
+): Promise<void> => {
+  const known = new Set(before.map(({ id }) => id));
+  const unsure = (code: ProviderError["code"]) =>
+    new ProviderError(code, "unknown", "it is written, but whether somebody else wrote too cannot be said");
+  const after = await vault.versions(signal).catch((thrown: unknown) => {
+    throw unsure(thrown instanceof ProviderError ? thrown.code : "UNAVAILABLE");
+  });
+  const fresh = after.filter(({ id }) => !known.has(id)).map(({ id }) => id);
+  if (!fresh.includes(ours)) throw unsure("UNAVAILABLE");
+  if (fresh.length > 1)
+    throw new ProviderError("CONFLICT", "applied", "somebody else wrote at the same time");
+};
