@@ -1,0 +1,183 @@
+import { ProviderError } from "../../src/core/errors.ts";
+import type { Check } from "../../src/ports.ts";
+import { bounded, CALL_LIMIT_MS } from "../kit.ts";
+import type { Aws, Description } from "./aws-secrets-manager-client.ts";
+import { entryOf, withEntry } from "./aws-secrets-manager-entry.ts";
+import { type Finder, type Found, refusal } from "./aws-secrets-manager-find.ts";
+import { holderOf, isOurs, MOST_LABELS, PENDING, tokenFor } from "./aws-secrets-manager-labels.ts";
+
+type Config = {
+  readonly region: string;
+  readonly secretId: string;
+  readonly jsonKey?: string | undefined;
+  readonly endpoint?: string | undefined;
+  readonly profile?: string | undefined;
+};
+
+/** May the secret be written? Without any write. Never rejects. */
+export const checksOf = async (
+  aws: Aws,
+  { find, sameInReplicas }: Finder,
+  config: Config,
+  signal: AbortSignal,
+): Promise<readonly Check[]> => {
+  const jsonKey = config.jsonKey ?? null;
+  try {
+    return await bounded(signal, CALL_LIMIT_MS, async (signal) => {
+      const found = await find(signal, true);
+      const { description } = found;
+      if (description === null)
+        return [
+          { id: "secret", status: "ok", message: "there is no secret yet; it will be made" },
+          byWriting(config),
+        ];
+      const no = refusal(description, config.region);
+      if (no !== null) return [failed("secret", no, config)];
+      return [
+        { id: "secret", status: "ok", message: "AWS lets this identity read the secret" },
+        entryCheck(found, jsonKey, config),
+        pendingCheck(description, found, jsonKey, config),
+        ...roomForLabels(description),
+        ...(await replicaChecks(description, () => sameInReplicas(found, signal), config)),
+        await labelCheck(aws, config, signal),
+        byWriting(config),
+      ];
+    });
+  } catch (thrown) {
+    if (thrown instanceof ProviderError) return [failed("secret", thrown, config)];
+    return [{ id: "secret", status: "unproved", message: "the secret cannot be checked" }];
+  }
+};
+
+const entryCheck = ({ version }: Found, jsonKey: string | null, config: Config): Check => {
+  const place = jsonKey === null ? "the secret" : `${jsonKey} in the secret`;
+  try {
+    withEntry(version?.text ?? "", jsonKey, SAMPLE);
+    const held = version !== null && entryOf(version.text, jsonKey) !== null;
+    return { id: "entry", status: "ok", message: `${place} ${held ? "is understood" : "has no value yet"}` };
+  } catch (thrown) {
+    if (thrown instanceof ProviderError) return failed("entry", thrown, config);
+    throw thrown;
+  }
+};
+
+const pendingCheck = (
+  { labels }: Description,
+  { version }: Found,
+  jsonKey: string | null,
+  config: Config,
+): Check => {
+  const pending = holderOf(labels, PENDING);
+  if (pending === null || pending === version?.id)
+    return { id: "pending", status: "ok", message: "no other change is under way" };
+  if (labels.get(pending)?.some((label) => isOurs(label, { jsonKey }))) {
+    const message =
+      "a version of a run that did not end is labelled AWSPENDING; the next write takes that off";
+    return { id: "pending", status: "warn", message, fix: "Run rotate again." };
+  }
+  // An id of somebody else's making could be anything.
+  const id = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(pending) ? pending : "VERSION-ID";
+  return {
+    id: "pending",
+    status: "fail",
+    message: "another change is under way: a version labelled AWSPENDING that is not ours",
+    fix: cli(
+      config,
+      `update-secret-version-stage --secret-id ${config.secretId} --version-stage ${PENDING} --remove-from-version-id ${id}`,
+    ),
+    code: "CONFLICT",
+  };
+};
+
+const roomForLabels = ({ labels }: Description): readonly Check[] => {
+  const count = new Set([...labels.values()].flat()).size;
+  // A write brings AWSPENDING and one of ours, and perhaps AWSPREVIOUS.
+  if (count + 3 <= MOST_LABELS) return [];
+  const message = `the secret has ${count} staging labels; AWS allows ${MOST_LABELS}, and a write needs up to 3 more`;
+  return [{ id: "labels", status: "warn", message, fix: "Remove labels that nothing needs." }];
+};
+
+const replicaChecks = async (
+  { replicas }: Description,
+  same: () => Promise<boolean>,
+  config: Config,
+): Promise<readonly Check[]> => {
+  if (replicas.length === 0) return [];
+  try {
+    if (await same()) return [{ id: "replicas", status: "ok", message: "every replica can be read back" }];
+    const late = new ProviderError(
+      "UNAVAILABLE",
+      "not_applied",
+      "a replica does not hold the current version",
+    );
+    return [failed("replicas", late, config)];
+  } catch (thrown) {
+    if (thrown instanceof ProviderError) return [failed("replicas", thrown, config)];
+    throw thrown;
+  }
+};
+
+/** Asks to take a label off a version that cannot exist: who may gets "no such version", who may not is told so. */
+const labelCheck = async (aws: Aws, config: Config, signal: AbortSignal): Promise<Check> => {
+  const nowhere = tokenFor({ id: "preflight", witness: null }, "nowhere");
+  const code = await aws.label("imkit-rotator/preflight", { from: nowhere }, signal).then(
+    () => null,
+    (thrown: unknown) => (thrown instanceof ProviderError ? thrown : null),
+  );
+  if (code === null || code.code === "CONFIG" || code.code === "NOT_FOUND" || code.code === "CONFLICT")
+    return { id: "permission-labels", status: "ok", message: "this identity may move staging labels" };
+  if (code.code === "AUTHZ") return failed("permission-labels", code, config);
+  const message = "whether this identity may move staging labels is not known: AWS gave no clear answer";
+  return { id: "permission-labels", status: "unproved", message, fix: "Run doctor again." };
+};
+
+const byWriting = (config: Config): Check => ({
+  id: "permission-write",
+  status: "unproved",
+  message:
+    "AWS cannot be asked without writing whether this identity may add a version (secretsmanager:PutSecretValue, kms:GenerateDataKey)",
+  fix: grant(config),
+});
+
+const failed = (id: string, error: ProviderError, config: Config): Check => ({
+  id,
+  status: "fail",
+  message: error.hint || "no answer in time",
+  fix: fixOf(error.code, config),
+  code: error.code,
+});
+
+const fixOf = (code: ProviderError["code"], config: Config): string => {
+  const id = config.secretId;
+  const profile = config.profile === undefined ? "" : ` --profile ${quoted(config.profile)}`;
+  const again = "Run doctor again; look at network and region if it stays.";
+  const fixes: Partial<Record<ProviderError["code"], string>> = {
+    NOT_FOUND: `Set create: true, or: ${cli(config, `create-secret --name ${id}`)}`,
+    SOFT_DELETED: cli(config, `restore-secret --secret-id ${id}`),
+    NOT_OWNED: `${cli(config, `cancel-rotate-secret --secret-id ${id}`)}; if another service owns it, use another secret.`,
+    AUTHN: `Log in (aws sso login${profile}, or a role for this machine), then: aws sts get-caller-identity${profile}`,
+    AUTHZ: grant(config),
+    KMS: `Allow kms:Decrypt and kms:GenerateDataKey on the key that this names: ${cli(config, `describe-secret --secret-id ${id} --query KmsKeyId`)}`,
+    CONFLICT: "Keep one of the members and remove the others.",
+    UNAVAILABLE: again,
+    TIMEOUT: again,
+    THROTTLED: again,
+  };
+  return fixes[code] ?? "Mend what is named and run again.";
+};
+
+const grant = ({ secretId }: Config): string =>
+  `Put the ARN of ${secretId} into deploy/policies/aws-secrets-manager.json, then: aws iam put-role-policy --role-name ROLE --policy-name imkit-rotator --policy-document file://deploy/policies/aws-secrets-manager.json`;
+
+const cli = ({ region, endpoint, profile }: Config, command: string): string =>
+  [
+    `aws secretsmanager ${command} --region ${region}`,
+    ...(profile === undefined ? [] : [`--profile ${quoted(profile)}`]),
+    ...(endpoint === undefined ? [] : [`--endpoint-url ${quoted(endpoint)}`]),
+  ].join(" ");
+
+const quoted = (text: string): string =>
+  /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
+
+/** Stands in for the key where the edit is tried in memory. */
+const SAMPLE = "A".repeat(60);
