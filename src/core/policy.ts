@@ -15,6 +15,16 @@ export const parseDuration = (text: string): number | null => {
 
 const isUnit = (text: string): text is keyof typeof UNITS => Object.hasOwn(UNITS, text);
 
+/** An RFC 3339 date-time with its zone, as UTC with milliseconds; null for anything else, also for the 30th of February. */
+export const parseInstant = (text: string): string | null => {
+  const parts = /^(\d{4})-(\d\d)-(\d\d)[Tt ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:\d\d)$/.exec(text);
+  if (parts === null) return null;
+  const at = Date.parse(text.replace(" ", "T").toUpperCase());
+  const [, year, month, day] = parts.map(Number);
+  const isDay = new Date(Date.UTC(year ?? 0, (month ?? 0) - 1, day)).getUTCDate() === day;
+  return Number.isNaN(at) || !isDay ? null : new Date(at).toISOString();
+};
+
 /** The shortest text that `parseDuration` reads as the same time: 90000 is `90s`, 7200000 is `2h`. Fractions of a ms are dropped. */
 export const formatDuration = (ms: number): string => {
   const whole = Math.max(0, Math.trunc(ms));

@@ -22,7 +22,12 @@ export type Confirmed = {
   /** The worst of all old keys; null = there was nothing to confirm. */
   readonly verdict: Verdict | null;
   readonly why: string;
-  readonly proofs: readonly { readonly fp: Fp; readonly verdict: Verdict; readonly attested: boolean }[];
+  readonly proofs: readonly {
+    readonly fp: Fp;
+    readonly verdict: Verdict;
+    readonly attested: boolean;
+    readonly proved: boolean;
+  }[];
   readonly rotated: Rotated | null;
   readonly state: AppState;
   readonly head: { readonly seq: number; readonly h: string } | null;
@@ -59,6 +64,7 @@ const nothing = (journal: Journal): Confirmed => {
     fp,
     verdict: (s.dead.has(fp) ? "rejected" : "unclear") as Verdict,
     attested: !s.dead.has(fp),
+    proved: s.dead.has(fp),
   }));
   return { verdict: null, why: "", proofs, rotated: null, state: s, head: journal.head() };
 };
@@ -71,11 +77,14 @@ const summary = (
 ): Confirmed => {
   const s = journal.state();
   const all = [...new Set([...before, ...s.old.keys()])];
+  // A proof needs a key that works beside the dead one: until there is one, the last plain answer is all that can be said.
+  const lacksKey = isOpen(s) && s.rotation?.newFp === null;
   const proofs = all.map((fp) => {
     const proved = s.dead.has(fp) || s.old.get(fp)?.proved === true;
     // `done` leaves no key that was neither proved nor attested.
     const attested = s.old.get(fp)?.waived === true || (!s.old.has(fp) && !proved);
-    return { fp, attested, verdict: proved ? ("rejected" as const) : (ends.get(fp)?.verdict ?? "unclear") };
+    const answer = ends.get(fp)?.verdict ?? (lacksKey ? s.verdicts.get(fp)?.verdict : undefined) ?? "unclear";
+    return { fp, attested, verdict: proved ? ("rejected" as const) : answer, proved };
   });
   const open = proofs.filter((p) => !p.attested);
   const verdict = open.some((p) => p.verdict === "accepted")

@@ -60,6 +60,7 @@ const FINGERPRINTS: ReadonlySet<string> = new Set([
   "old",
   "stale",
   "leaked",
+  "to",
   "replaces",
   "appFingerprint",
 ]);
@@ -132,6 +133,12 @@ const lineOf = (e: LedgerEvent, io: Io, targets: ReadonlyMap<string, string>): s
       return null;
     case "restarted":
       return ok(`Restarted, as you say: ${e.targets.join(", ")}`);
+    case "emergency-requested":
+      return bad(
+        `EMERGENCY: ${e.leaked === null ? "a key" : `the key ${showFp(e.leaked)}`} leaked (${e.order})`,
+      );
+    case "rollback-requested":
+      return ok(`Going back to the key ${showFp(e.to)}`);
     case "wrong-key-revoked":
       return bad("The new key was revoked, and an old one still works");
     case "proof":
@@ -151,13 +158,11 @@ const lineOf = (e: LedgerEvent, io: Io, targets: ReadonlyMap<string, string>): s
     case "genesis":
     case "staged":
     case "plan-amended":
-    case "emergency-requested":
     case "run-started":
     case "claimed":
     case "renewed":
     case "released":
     case "notified":
-    case "rollback-requested":
     case "late-effect":
     case "closing":
       return null;

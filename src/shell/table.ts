@@ -91,10 +91,15 @@ export const addCommands = (program: Command, run: (job: Job) => void): void => 
     .option("--reason <text>", "for the ledger")
     .option("--ticket <id>", "for the ledger")
     .option("--yes", "do not ask before the first write")
+    .option("--emergency", "a key leaked: no canary, no soak, nothing waits for another rotator")
+    .option("--order <order>", "revoke-first (the vendor's) or replace-first: what you are asked first")
+    .option("--leaked <fingerprint>", "the key that leaked (default: the current one)")
+    .option("--leaked-since <time>", "since when it may be in foreign hands, e.g. 2026-11-25T02:40:00+08:00")
     .addHelpText(
       "before",
       examples(
         "rotate chat-prod",
+        "rotate chat-prod --emergency --wait=4h",
         "rotate chat-prod --dry-run",
         "rotate chat-prod --restarted --wait=1h",
         "rotate --all --due --json",
@@ -144,6 +149,26 @@ export const addCommands = (program: Command, run: (job: Job) => void): void => 
         (await import("./commands/confirm-revoked.ts")).confirmCommand(
           io,
           await wired(io, globals, app),
+          flags,
+        ),
+      ),
+    );
+
+  program
+    .command("rollback <app>")
+    .description("back to the key that the open rotation began with; the newer one has to die")
+    .option("--accept-leaked", "although the old key is marked as leaked")
+    .option("--restarted", "everything that reads the stores was restarted")
+    .option("--wait [duration]", "wait for a person, at most this long (30m)")
+    .option("--reason <text>", "for the ledger")
+    .option("--ticket <id>", "for the ledger")
+    .option("--yes", "do not ask before the first write")
+    .addHelpText("before", examples("rollback chat-prod", "rollback chat-prod --wait=1h"))
+    .action((app, flags) =>
+      run(async (io, globals) =>
+        (await import("./commands/rollback.ts")).rollbackCommand(
+          io,
+          await wired(io, globals, app, true),
           flags,
         ),
       ),

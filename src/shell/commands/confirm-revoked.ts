@@ -47,6 +47,7 @@ const refuseWaiver = async (io: Io, wired: Wired, error: RotatorError): Promise<
   const proofs = [...state.old].map(([fp, { proved, waived }]) => ({
     fp,
     attested: waived,
+    proved,
     verdict: proved ? ("rejected" as const) : (state.verdicts.get(fp)?.verdict ?? "unclear"),
   }));
   printWords(io, error);
@@ -66,7 +67,7 @@ const answer = (io: Io, wired: Wired, c: Confirmed, exit: number): string =>
     proofs: c.proofs.map((p) => ({
       fingerprint: showFp(p.fp),
       verdict: p.verdict,
-      kind: p.attested ? "attested" : p.verdict === "rejected" ? "proved" : "none",
+      kind: p.attested ? "attested" : p.proved ? "proved" : "none",
     })),
     head: headText(c.head),
     next: nextJson(io, nextOf(wired, c, exit)),
@@ -91,13 +92,15 @@ const tell = (io: Io, wired: Wired, c: Confirmed): number => {
 
 const wordOf = (p: Confirmed["proofs"][number]): string => {
   if (p.attested) return "attested by a person, not proved";
-  if (p.verdict === "rejected") return "dead, proved";
+  if (p.proved) return "dead, proved";
+  if (p.verdict === "rejected") return "rejected by IMKIT; the proof needs a key that works beside it";
   return p.verdict === "accepted" ? "STILL ACCEPTED by IMKIT" : "no clear answer";
 };
 
 const exitOfConfirmed = (c: Confirmed): number => {
   if (c.verdict === null) return 0;
   const phase = phaseOf(c.state);
+  if (phase === "waiting-key") return 3;
   if (c.verdict === "accepted") return phase === "wrong-key-revoked" ? exitOf(c.state, phase) : 3;
   const attested = c.proofs.every((p) => p.attested || p.verdict === "rejected");
   if (c.verdict === "unclear" && !attested)

@@ -21,7 +21,15 @@ export const rotateAllCommand = async (
 ): Promise<number> => {
   checkFlags(flags);
   const single =
-    app !== undefined ? "a name" : flags.drop?.length ? "--drop" : flags.acceptApp ? "--accept-app" : null;
+    app !== undefined
+      ? "a name"
+      : flags.drop?.length
+        ? "--drop"
+        : flags.acceptApp
+          ? "--accept-app"
+          : flags.leaked
+            ? "--leaked"
+            : null;
   if (single !== null)
     throw new RotatorError("USAGE", { what: `--all does not go with ${single}: that is for one app.` });
   const config = await readConfig(io, globals);

@@ -62,6 +62,19 @@ export const printRotated = (io: Io, wired: Wired, rotated: Rotated, tick: boole
   return { exit, status, error };
 };
 
+/** There was nothing to do, and nothing was asked. */
+export const printNothing = (
+  io: Io,
+  wired: Wired,
+  state: AppState,
+  head: { readonly seq: number; readonly h: string } | null,
+): Outcome => {
+  const end: End = { status: "nothing", exit: 0, next: [] };
+  if (io.json) io.out(resultLine(io, wired.name, state, end, null, head));
+  else io.out(`Nothing to do for ${wired.name}: no rotation is open.`);
+  return { exit: 0, status: "nothing", error: null };
+};
+
 /** How the old keys ended: proved, or only attested, which is never called proved. */
 export const oldKeysWords = (s: AppState): string => {
   const attested = attestedFingerprints(s);

@@ -1,20 +1,18 @@
 import { RotatorError } from "../../core/errors.ts";
-import type { Phase } from "../../core/outcome.ts";
-import { parseDuration } from "../../core/policy.ts";
-import { nextSteps } from "../../core/steps.ts";
-import { type AppState, isOpen } from "../../core/state.ts";
+import { parseDuration, parseInstant } from "../../core/policy.ts";
+import { isOpen } from "../../core/state.ts";
+import type { Alarm } from "../../flow/emergency.ts";
 import { openJournal } from "../../flow/journal.ts";
 import { plan } from "../../flow/plan.ts";
-import { type Rotated, rotate } from "../../flow/rotate.ts";
+import { type Rotated, type RotateOptions, rotate } from "../../flow/rotate.ts";
 import { stage } from "../../flow/stage.ts";
 import { asRotatorError } from "../fault.ts";
 import { askYes, type Io } from "../io.ts";
-import { paint, printNext } from "../print.ts";
-import { pressEnter } from "../terminal.ts";
 import { warnFirst } from "../warn-first.ts";
 import type { Wired } from "../wire.ts";
 import { isDue, type Outcome, printRefusal, printRotated } from "./rotate-result.ts";
 import { dryRun } from "./rotate-plan.ts";
+import { type Talk, waitingTalk } from "./rotate-talk.ts";
 import { readKey } from "../key.ts";
 
 export type RotateFlags = {
@@ -27,6 +25,10 @@ export type RotateFlags = {
   readonly reason?: string;
   readonly ticket?: string;
   readonly yes?: boolean;
+  readonly emergency?: boolean;
+  readonly order?: string;
+  readonly leaked?: string;
+  readonly leakedSince?: string;
 };
 
 const KEY_POLL_MS = 5_000;
@@ -45,6 +47,31 @@ export const checkFlags = (flags: RotateFlags): void => {
     throw new RotatorError("USAGE", { what: "--accept-app wants an app fingerprint of 8 to 16 hex digits." });
   }
   waitOf(flags.wait);
+  if (flags.emergency && flags.due)
+    throw new RotatorError("USAGE", {
+      what: "--emergency does not go with --due: a tick goes on with it by itself.",
+    });
+  const given = [flags.order && "--order", flags.leaked && "--leaked", flags.leakedSince && "--leaked-since"];
+  const alone = flags.emergency ? undefined : given.find((flag) => flag !== undefined);
+  if (alone !== undefined) throw new RotatorError("USAGE", { what: `${alone} goes with --emergency.` });
+};
+
+/** @throws RotatorError USAGE */
+const alarmOf = (wired: Wired, flags: RotateFlags): Alarm | undefined => {
+  if (!flags.emergency) return undefined;
+  const { order = wired.config.emergencyOrder, leaked = null, leakedSince } = flags;
+  const refuse = (what: string): never => {
+    throw new RotatorError("USAGE", { what, do: ["imkit-rotator rotate --help"] });
+  };
+  if (order !== "revoke-first" && order !== "replace-first")
+    return refuse("--order is revoke-first or replace-first.");
+  if (leaked !== null && !/^[0-9a-f]{8,16}$/.test(leaked))
+    return refuse("--leaked wants a fingerprint of 8 to 16 hex digits.");
+  const since = leakedSince === undefined ? null : parseInstant(leakedSince);
+  if (since === null && leakedSince !== undefined)
+    return refuse("--leaked-since wants an RFC 3339 time with its zone, such as 2026-11-25T02:40:00+08:00.");
+  if (since !== null && Date.parse(since) > wired.now()) return refuse("--leaked-since lies in the future.");
+  return { leaked, since, order };
 };
 
 /** @returns the exit status of DESIGN section 9. */
@@ -68,30 +95,47 @@ export const rotateOne = async (io: Io, wired: Wired, flags: RotateFlags): Promi
 
 const work = async (io: Io, wired: Wired, flags: RotateFlags): Promise<Rotated> => {
   const hands = await wired.hands();
-  const tick = flags.due === true;
-  const asks = io.interactive && !tick;
-  if (asks) await begin(io, wired, flags);
+  const alarm = alarmOf(wired, flags);
+  const asks = io.interactive && flags.due !== true;
+  if (asks && alarm === undefined) await begin(io, wired, flags);
+  return follow(io, wired, flags, (options) =>
+    rotate(hands, alarm === undefined ? options : { ...options, alarm }),
+  );
+};
+
+/** Runs what `start` begins, then goes on with it as long as a person on the terminal does his part and there is time. */
+export const follow = async (
+  io: Io,
+  wired: Wired,
+  flags: RotateFlags,
+  start: (options: RotateOptions) => Promise<Rotated>,
+): Promise<Rotated> => {
+  const hands = await wired.hands();
+  const asks = io.interactive && flags.due !== true;
   const until =
     hands.clock.monotonic() +
     (asks && flags.wait === undefined ? Number.POSITIVE_INFINITY : waitOf(flags.wait));
   const left = (): number => Math.max(0, until - hands.clock.monotonic());
   const talk = waitingTalk(io, wired, asks);
-  const run = (again: boolean): Promise<Rotated> =>
-    rotate(hands, {
-      reason: flags.reason ?? null,
-      ticket: flags.ticket ?? null,
-      drop: again ? [] : (flags.drop ?? []),
-      restarted: talk.takeRestarted() || (!again && flags.restarted === true),
-      acceptApp: flags.acceptApp ?? null,
-      confirm: false,
-      waitMs: left(),
-      waiting: talk.waiting,
-    });
-  let rotated = await run(false);
-  while (!io.signal.aborted && (talk.hasRestarted() || (await keyCame(io, wired, rotated, left, talk)))) {
-    rotated = await run(true);
+  const options = (again: boolean): RotateOptions => ({
+    reason: flags.reason ?? null,
+    ticket: flags.ticket ?? null,
+    drop: again ? [] : (flags.drop ?? []),
+    restarted: talk.takeRestarted() || (!again && flags.restarted === true),
+    acceptApp: flags.acceptApp ?? null,
+    confirm: false,
+    waitMs: left(),
+    waiting: talk.waiting,
+  });
+  try {
+    let rotated = await start(options(false));
+    while (!io.signal.aborted && (talk.hasRestarted() || (await keyCame(io, wired, rotated, left, talk)))) {
+      rotated = await rotate(hands, options(true));
+    }
+    return rotated;
+  } finally {
+    await talk.close();
   }
-  return rotated;
 };
 
 /** Due, and no key is staged: waits for one, as long as there is time. */
@@ -100,7 +144,7 @@ const keyCame = async (
   wired: Wired,
   { phase, state, worked }: Rotated,
   left: () => number,
-  talk: ReturnType<typeof waitingTalk>,
+  talk: Talk,
 ): Promise<boolean> => {
   if (worked !== null || phase !== "idle" || !isDue(wired, state)) return false;
   const hands = await wired.hands();
@@ -134,32 +178,4 @@ const begin = async (io: Io, wired: Wired, flags: RotateFlags): Promise<void> =>
     what: "Stopped before anything was written.",
     state: "The new key is safe in escrow; no store was touched.",
   });
-};
-
-/** While `rotate` waits: says what for, once each time it changes; on a terminal Enter says that all was restarted. */
-const waitingTalk = (io: Io, wired: Wired, asks: boolean) => {
-  let said: Phase | null = null;
-  let entered = false;
-  const say = (phase: Phase, state: AppState): void => {
-    if (said === phase) return;
-    said = phase;
-    io.say(paint(io, "bold", `■ Your turn: ${wired.name} is ${phase}. Ctrl-C is safe: nothing is lost.`));
-    printNext(io, nextSteps(wired.name, state, phase, wired.clock), io.say);
-    if (asks && phase === "waiting-restart") io.say("  Or press Enter here when all was restarted.");
-  };
-  return {
-    say,
-    waiting: async (phase: Phase, state: AppState): Promise<boolean> => {
-      say(phase, state);
-      if (asks && phase === "waiting-restart") entered = await pressEnter(io, 5_000);
-      return entered;
-    },
-    hasRestarted: (): boolean => entered,
-    /** Whether Enter was pressed since the last call. */
-    takeRestarted: (): boolean => {
-      const was = entered;
-      entered = false;
-      return was;
-    },
-  };
 };
