@@ -9,6 +9,7 @@ type AnyRollout = RolloutProvider<unknown>;
 
 /** THE list of stores. Each is loaded when a config names it, and not before. */
 const STORES: Readonly<Record<string, Loader<unknown>>> = {
+  "aws-secrets-manager": () => import("./stores/aws-secrets-manager.ts"),
   "azure-key-vault": () => import("./stores/azure-key-vault.ts"),
   dotenv: () => import("./stores/dotenv.ts"),
   exec: () => import("./stores/exec.ts"),
