@@ -20,6 +20,7 @@ import { join } from "node:path";
 import { seal } from "../src/core/chain.ts";
 import { fileLedger } from "../src/io/ledger/file.ts";
 import { startSandbox } from "../src/shell/sandbox/server.ts";
+import { blackout } from "./blackout.ts";
 import { runChild } from "./child.ts";
 
 const root = join(import.meta.dirname, "..");
@@ -193,6 +194,10 @@ try {
   coldStatus(folder);
   await ledgerAppend();
   await rotation();
+  for (const { name, ours, floor } of await blackout(folder, bin, env)) {
+    const note = "from the entry that holds the accepted key to the one that holds the last write";
+    rows.push({ name, ours: median(ours), floor: median(floor), target: 1.2, note });
+  }
 } finally {
   rmSync(folder, { recursive: true, force: true });
 }
