@@ -23,6 +23,8 @@ export type Wired = {
   readonly name: string;
   readonly config: AppConfig;
   readonly app: App;
+  /** Where incident reports go. */
+  readonly reportsDir: string;
   readonly hands: () => Promise<Hands>;
   /** An instant as the operator's clock shows it: `14:02`, with the date when it was not today. */
   readonly clock: (ts: string) => string;
@@ -128,6 +130,7 @@ export const wire = async (io: Io, config: Config, app: AppConfig, ndjson = fals
     name: app.name,
     config: app,
     app: opened,
+    reportsDir: join(appDir(config, app.name), "reports"),
     hands,
     clock: clockIn(app.timezone),
     now: () => systemClock.now(),
