@@ -113,7 +113,7 @@ export const awsOf = (secretId: string, login: Login): Aws => {
           abortSignal: signal,
         });
         return {
-          deleted: got.DeletedDate !== undefined,
+          deleted: got.DeletedDate instanceof Date,
           rotates: got.RotationEnabled === true,
           owned: got.OwningService !== undefined && got.OwningService !== "",
           primaryRegion: got.PrimaryRegion ?? null,
