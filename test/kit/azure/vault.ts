@@ -54,8 +54,9 @@ export const makeVault = ({ baseUrl, now, newId = () => randomBytes(16).toString
     recoverMs: 17_000,
     recoveryLevel: "CustomizedRecoverable+Purgeable",
     recoverableDays: 7,
-    /** Empty pages that a list begins with, each with a link to the next. */
+    /** Empty pages that a list ends with, all but the last with a link to the next. */
     emptyPages: 0,
+    throttled: false,
     denied: new Set<Permission>(),
     deniedBy: "ForbiddenByRbac" as "ForbiddenByRbac" | "ForbiddenByPolicy" | "ForbiddenByFirewall",
   };
@@ -220,9 +221,10 @@ export const makeVault = ({ baseUrl, now, newId = () => randomBytes(16).toString
       .split(".")
       .filter(Boolean)
       .map(Number);
-    const value = empty > 0 ? [] : all.slice(from, from + size);
-    const rest = empty > 0 || from + size < all.length;
-    const token = empty > 0 ? `${from}.${empty - 1}` : `${from + size}.0`;
+    const value = all.slice(from, from + size);
+    const more = from + size < all.length;
+    const rest = more || empty > 0;
+    const token = more ? `${from + size}.${empty}` : `${all.length}.${empty - 1}`;
     const kept = query["maxresults"] === undefined ? "" : `&maxresults=${query["maxresults"]}`;
     const { host, port, protocol } = new URL(baseUrl());
     const link = `${protocol}//${host}${port === "" ? ":443" : ""}${path}?api-version=${query["api-version"]}&$skiptoken=${token}${kept}`;
@@ -251,6 +253,10 @@ export const makeVault = ({ baseUrl, now, newId = () => randomBytes(16).toString
     const apiVersion = query["api-version"] ?? "";
     if (!/^(7\.\d|20\d\d-\d\d-\d\d)(-preview(\.\d)?)?$/.test(apiVersion))
       return failure(400, "BadParameter", "The request did not name a known api-version.");
+    if (settings.throttled) {
+      const words = "Request was not processed because too many requests were received.";
+      return failure(429, "Throttled", `${words} Reason: VaultRequestTypeLimitReached`);
+    }
     const [, room = "", name = "", third = "", ...rest] = path.split("/");
     if (rest.length > 0 || !["secrets", "deletedsecrets"].includes(room)) return notAllowed(method);
     const needed = permissionOf(method, room, name, third);
