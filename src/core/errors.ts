@@ -78,20 +78,27 @@ export const CODES = {
   WRONG_KEY_REVOKED: { exit: 4, what: "The new key was revoked instead of the old one.", do: [] },
   ROLLBACK_REFUSED: { exit: 4, what: "There is no way back to the old key.", do: [] },
   TOO_LATE: { exit: 4, what: "It is too late for that.", do: [] },
-  LEDGER_FOREIGN: { exit: 4, what: "A store was written under another ledger.", do: [] },
+  LEDGER_FOREIGN: {
+    exit: 4,
+    what: "A store was written under another ledger.",
+    do: ["Work with that ledger, or begin another one: imkit-rotator adopt <app> --new-ledger"],
+  },
 
   LEDGER_BROKEN: {
     exit: 5,
     what: "The ledger is broken. Nothing was written.",
     do: [
       "imkit-rotator audit verify",
-      "Restore the ledger directory from a copy, or see docs/ledger-format.md.",
+      "Restore the ledger folder from a copy, or begin another one: imkit-rotator adopt <app> --new-ledger",
     ],
   },
   LEDGER_BEHIND: {
     exit: 5,
     what: "The ledger is older than what a store quotes.",
-    do: ["imkit-rotator audit verify --stores"],
+    do: [
+      "imkit-rotator audit verify --stores",
+      "Restore the newest copy of the ledger, or begin another one: imkit-rotator adopt <app> --new-ledger",
+    ],
   },
   LOCKED: { exit: 6, what: "Another rotator is at work on this app.", do: [] },
   INTERRUPTED: { exit: 130, what: "Interrupted. Nothing is lost; run the same command again.", do: [] },

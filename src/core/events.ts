@@ -55,7 +55,8 @@ export type LedgerEvent =
       readonly type: "genesis";
       readonly app: string;
       readonly salt: string;
-      readonly successorOf?: { readonly ledger: string; readonly head: string };
+      /** It follows another ledger, as far as that could be read: its id, and its last sound entry as `<seq>:<hash>`. */
+      readonly successorOf?: { readonly ledger: string | null; readonly head: string | null };
     }
   | {
       readonly type: "adopted";
@@ -68,6 +69,8 @@ export type LedgerEvent =
       readonly stale: readonly Fp[];
       readonly stores: readonly { readonly name: string; readonly fp: Fp | null }[];
       readonly appFingerprint: string | null;
+      /** What stores quoted of another ledger (`<ledger> <seq> <h16>`) when this successor was adopted in spite of it. */
+      readonly overrules?: readonly string[];
     }
   | {
       readonly type: "staged";

@@ -182,7 +182,8 @@ const adopted = (s: AppState, e: LedgerEvent & { type: "adopted" }, at: At): App
   stale: new Set(e.stale),
   old: adoptedOld(s, e).reduce((old, fp) => join(old, fp), s.old),
   appFingerprint: e.appFingerprint ?? s.appFingerprint,
-  freshTs: at.ts,
+  // A key grows no younger by being looked at once more.
+  freshTs: s.adopted && s.current === e.current ? s.freshTs : at.ts,
 });
 
 const staged = (s: AppState, e: LedgerEvent & { type: "staged" }, at: At): AppState => {

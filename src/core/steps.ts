@@ -122,6 +122,15 @@ const failed = (app: string, s: AppState): readonly NextStep[] => {
       you("Else issue another API Key, and give that one", cmd(`stage ${app} --replace`)),
     ];
   }
+  if (code === "LEDGER_FOREIGN" || code === "LEDGER_BEHIND") {
+    return [
+      you(
+        "See which store was written under another ledger, and whether that one is still in use",
+        cmd(`doctor ${app}`),
+      ),
+      you("If it is lost for good, begin another ledger", cmd(`adopt ${app} --new-ledger`)),
+    ];
+  }
   if (code === "IMKIT_UNCLEAR") {
     return [
       tool("Ask IMKIT again", cmd(`rotate ${app}`)),

@@ -1,12 +1,18 @@
+import { contradicted } from "../core/contradiction.ts";
 import { RotatorError } from "../core/errors.ts";
 import type { LedgerEvent, Verdict } from "../core/events.ts";
-import { type Fp, findFp, type Secret, showFp } from "../core/secret.ts";
+import { quoteText } from "../core/remains.ts";
+import { type Fp, findFp, type Secret } from "../core/secret.ts";
+import { type AppState, isOpen } from "../core/state.ts";
+import type { Stored } from "../ports.ts";
+import { ambiguous, conflict, notHeld, rotationOpen, unclear } from "./adopt-words.ts";
 import type { Hands } from "./hands.ts";
 import type { Journal } from "./journal.ts";
 import type { Keys } from "./keys.ts";
 import { ensureGenesis, settle } from "./open.ts";
 import { asProviderError, patiently } from "./pass.ts";
 import { compareApps, type Examined, examine, judgeBeside } from "./probing.ts";
+import { isOurs, witnessProblem } from "./push.ts";
 
 export type Found = {
   readonly fp: Fp;
@@ -20,6 +26,18 @@ export type Adoption = {
   readonly old: readonly Fp[];
   readonly stale: readonly Fp[];
 };
+/** What one store holds. */
+export type StoreRead = { readonly name: string; readonly stored: Stored | null };
+export type Taken = {
+  /** `in-sync`: the ledger knew all of it, so nothing was recorded. */
+  readonly outcome: "adopted" | "in-sync" | "refused";
+  readonly refusal: RotatorError | null;
+  readonly reads: readonly StoreRead[];
+  /** Each distinct value that IMKIT was asked about. */
+  readonly found: readonly Found[];
+};
+/** `choice`: a fingerprint prefix that a person named. `pending`: the staged key, never the current one while another value is there. */
+export type AdoptOptions = { readonly choice: string | null; readonly pending: Fp | null };
 
 /**
  * Which key is the current one, if the stores leave no doubt: none at all; one value; or one that IMKIT accepts while it rejects all
@@ -40,36 +58,127 @@ export const judgeAdoption = (
 };
 
 /**
- * Reads every store, probes each distinct value, and records which key is current. Writes no store.
- * @param choice a fingerprint prefix that a person named, or null.
- * @param pending the staged key: it is never taken for the current one while another value is there.
- * @throws RotatorError ADOPTION_UNCLEAR, ADOPTION_REFUSED, STORE_FAILED, STORE_REFUSED
+ * Reads every store, probes each distinct value, and records which key is current. Writes no store. On an adopted ledger it only looks,
+ * unless a person chooses.
+ * @throws RotatorError STORE_FAILED, STORE_REFUSED, LEDGER_*, USAGE; every other no is `refused`
  */
+export const tryAdopt = async (
+  hands: Hands,
+  journal: Journal,
+  keys: Keys,
+  options: AdoptOptions,
+): Promise<Taken> => {
+  const reads = await readStores(hands);
+  const refused = (refusal: RotatorError, found: readonly Found[] = []): Taken => ({
+    outcome: "refused",
+    refusal,
+    reads,
+    found,
+  });
+  const begun = journal.isSuccessor() && !journal.state().adopted;
+  const against = begun ? null : contradictionIn(hands, journal, reads);
+  if (against !== null) return refused(against);
+  await ensureGenesis(hands, journal);
+  const s = journal.state();
+  if (s.adopted && options.choice === null) {
+    if (reads.every((read) => isExpected(s, read, options.pending)))
+      return { outcome: "in-sync", refusal: null, reads, found: [] };
+    const found = await probeValues(hands, keys, reads, s.salt ?? "", null);
+    return refused(conflict(hands.app.name, s, reads, found), found);
+  }
+  const found = await probeValues(hands, keys, reads, s.salt ?? "", options.pending);
+  const adoption = options.choice === null ? judgeAdoption(found) : chosen(hands, found, options.choice);
+  if (adoption === "unclear") return refused(unclear(hands.app.name, found), found);
+  if (adoption === "ambiguous") return refused(ambiguous(hands.app.name, found), found);
+  const outcome = await record(hands, journal, reads, found, adoption, options.choice !== null);
+  return { outcome, refusal: null, reads, found };
+};
+
+/** The same for a use case that cannot go on without. @throws RotatorError ADOPTION_UNCLEAR, ADOPTION_REFUSED and as `tryAdopt` */
 export const adopt = async (
   hands: Hands,
   journal: Journal,
   keys: Keys,
-  options: { readonly choice: string | null; readonly pending: Fp | null },
+  options: AdoptOptions,
 ): Promise<void> => {
-  await ensureGenesis(hands, journal);
-  const s = journal.state();
-  const { reads, found } = await lookAround(hands, keys, s.salt ?? "", options.pending);
-  const adoption = options.choice === null ? judgeAdoption(found) : chosen(hands, found, options.choice);
-  if (typeof adoption === "string") throw refusal(hands, found, adoption);
+  const { refusal } = await tryAdopt(hands, journal, keys, options);
+  // Someone else adopted meanwhile: what the stores hold now is looked at before the first write.
+  if (refusal !== null && refusal.code !== "STORE_CONFLICT") throw refusal;
+};
+
+const record = async (
+  hands: Hands,
+  journal: Journal,
+  reads: readonly StoreRead[],
+  found: readonly Found[],
+  adoption: Adoption,
+  isChosen: boolean,
+): Promise<"adopted" | "in-sync"> => {
   const alive = found.find((f) => f.verdict === "accepted");
-  const identity = alive ? await compareApps(hands, s, alive.key, [], hands.signal) : null;
+  const identity = alive ? await compareApps(hands, journal.state(), alive.key, [], hands.signal) : null;
+  const { salt } = journal.state();
+  const stores = reads.map(({ name, stored }) => ({
+    name,
+    fp: stored?.secret.fingerprint(salt ?? "") ?? null,
+  }));
+  let outcome: "adopted" | "in-sync" = "in-sync";
   await settle(journal, (): readonly LedgerEvent[] => {
-    if (journal.state().adopted && options.choice === null) return [];
+    const s = journal.state();
+    outcome = "in-sync";
+    if (s.adopted && (!isChosen || isKnownAlready(s, adoption, stores))) return [];
+    if (isOpen(s)) throw rotationOpen(hands.app.name, s);
+    outcome = "adopted";
+    const overrules = s.adopted ? [] : quotesAgainst(journal, reads);
     return [
       {
         type: "adopted",
-        by: options.choice === null ? "auto" : "operator",
+        by: isChosen ? "operator" : "auto",
         ...adoption,
-        stores: reads.map(({ name, fp }) => ({ name, fp })),
+        stores,
         appFingerprint: identity?.appFingerprint ?? null,
+        ...(overrules.length > 0 ? { overrules } : {}),
       },
     ];
   });
+  return outcome;
+};
+
+const isKnownAlready = (
+  s: AppState,
+  { current, old, stale }: Adoption,
+  stores: readonly { readonly name: string; readonly fp: Fp | null }[],
+): boolean =>
+  s.current === current &&
+  stores.every(({ name, fp }) => s.lastSeen.has(name) && s.lastSeen.get(name) === fp) &&
+  old.every((fp) => s.old.has(fp)) &&
+  stale.every((fp) => s.stale.has(fp) || s.dead.has(fp));
+
+const isExpected = (s: AppState, { name, stored }: StoreRead, pending: Fp | null): boolean => {
+  const fp = stored?.secret.fingerprint(s.salt ?? "") ?? null;
+  return fp === pending || isOurs(s, name, fp);
+};
+
+/** What stores quote that this ledger does not hold: a person overrules it by beginning a successor. */
+const quotesAgainst = (journal: Journal, reads: readonly StoreRead[]): readonly string[] => [
+  ...new Set(
+    reads.flatMap(({ stored }) =>
+      stored?.witness && witnessProblem({ journal }, stored) !== null ? [quoteText(stored.witness)] : [],
+    ),
+  ),
+];
+
+/** LEDGER_BEHIND or LEDGER_FOREIGN, if a store says so. */
+const contradictionIn = (
+  hands: Hands,
+  journal: Journal,
+  reads: readonly StoreRead[],
+): RotatorError | null => {
+  const problems = reads.map(({ name, stored }) => ({ name, code: witnessProblem({ journal }, stored) }));
+  for (const code of ["LEDGER_BEHIND", "LEDGER_FOREIGN"] as const) {
+    const names = problems.filter((p) => p.code === code).map((p) => p.name);
+    if (names.length > 0) return contradicted(hands.app.name, code, names, hands.ledger.where);
+  }
+  return null;
 };
 
 /** What would stand in the way of adopting by itself, or null. Writes nothing, and needs no ledger. */
@@ -80,10 +189,12 @@ export const adoptionProblem = async (
   pending: Fp | null,
 ): Promise<RotatorError | null> => {
   const { salt } = journal.state();
-  const { found } = await lookAround(hands, keys, salt ?? "00".repeat(32), pending);
+  const reads = await readStores(hands);
+  const found = await probeValues(hands, keys, reads, salt ?? "00".repeat(32), pending);
   const adoption = judgeAdoption(found);
   if (typeof adoption !== "string") return null;
-  if (salt !== null) return refusal(hands, found, adoption);
+  if (salt !== null)
+    return adoption === "unclear" ? unclear(hands.app.name, found) : ambiguous(hands.app.name, found);
   // Without a ledger there is no salt, so no fingerprint that anybody could name.
   return new RotatorError(adoption === "unclear" ? "ADOPTION_UNCLEAR" : "ADOPTION_REFUSED", {
     why: `The stores hold ${found.length} different keys.`,
@@ -92,12 +203,19 @@ export const adoptionProblem = async (
   });
 };
 
-/** Every store's value, and IMKIT on each distinct one but the staged key. */
-const lookAround = async (hands: Hands, keys: Keys, salt: string, pending: Fp | null) => {
-  const reads = await readAll(hands, salt);
+/** IMKIT on each distinct value but the staged key. */
+export const probeValues = async (
+  hands: Hands,
+  keys: Pick<Keys, "get" | "learn">,
+  reads: readonly StoreRead[],
+  salt: string,
+  pending: Fp | null,
+): Promise<readonly Found[]> => {
   const values = new Map<Fp, { key: Secret; stores: string[] }>();
-  for (const { name, fp, key } of reads) {
-    if (fp === null || key === null) continue;
+  for (const { name, stored } of reads) {
+    if (stored === null) continue;
+    const key = stored.secret;
+    const fp = key.fingerprint(salt);
     keys.learn(fp, key);
     const value = values.get(fp) ?? { key, stores: [] };
     value.stores.push(name);
@@ -112,14 +230,13 @@ const lookAround = async (hands: Hands, keys: Keys, salt: string, pending: Fp | 
       ...(await examine(hands, key, hands.signal)),
     })),
   );
-  const found: readonly Found[] = await besidePending(hands, keys, asked, pending);
-  return { reads, found };
+  return besidePending(hands, keys, asked, pending);
 };
 
 /** A vague no of IMKIT counts beside the staged key, if that one is accepted and a made-up one gets the same answer. */
 const besidePending = async (
   hands: Hands,
-  keys: Keys,
+  keys: Pick<Keys, "get">,
   asked: readonly (Found & Examined)[],
   pending: Fp | null,
 ): Promise<readonly Found[]> => {
@@ -139,12 +256,7 @@ const chosen = (hands: Hands, found: readonly Found[], choice: string): Adoption
     choice,
     found.map((f) => f.fp),
   );
-  if (current === null) {
-    throw new RotatorError("USAGE", {
-      what: "No store holds a key with that fingerprint.",
-      do: found.map((f) => `imkit-rotator adopt ${hands.app.name} --current ${showFp(f.fp)}`),
-    });
-  }
+  if (current === null) throw notHeld(hands.app.name, found);
   const others = found.filter((f) => f.fp !== current);
   return {
     mode: "current",
@@ -154,12 +266,15 @@ const chosen = (hands: Hands, found: readonly Found[], choice: string): Adoption
   };
 };
 
-const readAll = (hands: Hands, salt: string) =>
+/** Every store of the app. @throws RotatorError STORE_FAILED, STORE_REFUSED for one that cannot be read */
+export const readStores = (hands: Hands): Promise<readonly StoreRead[]> =>
   Promise.all(
     hands.app.stores.map(async ({ plan, store }) => {
       try {
-        const stored = await patiently(hands, hands.signal, () => store.read(hands.signal));
-        return { name: plan.name, key: stored?.secret ?? null, fp: stored?.secret.fingerprint(salt) ?? null };
+        return {
+          name: plan.name,
+          stored: await patiently(hands, hands.signal, () => store.read(hands.signal)),
+        };
       } catch (thrown) {
         const error = asProviderError(thrown);
         const refused = ["AUTHZ", "CONFLICT", "NOT_OWNED", "IMMUTABLE"].includes(error.code);
@@ -171,21 +286,3 @@ const readAll = (hands: Hands, salt: string) =>
       }
     }),
   );
-
-const refusal = (hands: Hands, found: readonly Found[], why: "unclear" | "ambiguous"): RotatorError => {
-  const list = found.map((f) => `${showFp(f.fp)} (${f.verdict}) in ${f.stores.join(", ")}`).join("; ");
-  if (why === "unclear") {
-    return new RotatorError("ADOPTION_UNCLEAR", {
-      why: `IMKIT gave no clear answer for a key that a store holds: ${list}.`,
-      state: "Nothing was adopted and nothing was written.",
-      do: [`imkit-rotator doctor ${hands.app.name}`, `imkit-rotator rotate ${hands.app.name}`],
-    });
-  }
-  return new RotatorError("ADOPTION_REFUSED", {
-    why: `The stores hold ${list}.`,
-    state: "Nothing was adopted and nothing was written.",
-    do: found
-      .filter((f) => f.verdict === "accepted")
-      .map((f) => `imkit-rotator adopt ${hands.app.name} --current ${showFp(f.fp)}`),
-  });
-};

@@ -1,7 +1,10 @@
 import { encodeText, follow, seal } from "../core/chain.ts";
+import { brokenLedger } from "../core/contradiction.ts";
 import { RotatorError } from "../core/errors.ts";
 import type { Entry, LedgerEvent } from "../core/events.ts";
+import { quoteText } from "../core/remains.ts";
 import { type AppState, EMPTY, evolve } from "../core/state.ts";
+import type { Witness } from "../ports.ts";
 import { asError, type Hands } from "./hands.ts";
 
 /** The ledger moved under a decision: fold again and decide again. */
@@ -33,6 +36,10 @@ export type Journal = {
   record(events: readonly LedgerEvent[], options?: { readonly late?: boolean }): Promise<void>;
   /** First 16 hex digits of an entry's hash; null = this ledger has no such entry. */
   h16(seq: number): string | null;
+  /** It was begun to follow another ledger (`adopt --new-ledger`). */
+  isSuccessor(): boolean;
+  /** It was adopted in spite of what a store quotes. */
+  overrules(quote: Witness): boolean;
   /** The last entry is ours, and it is that many ms old. Infinity when it is not ours. */
   ownHeadAgeMs(): number;
   superseded(): boolean;
@@ -55,6 +62,8 @@ export const openJournal = async (hands: Hands): Promise<Journal> => {
   const inst = host.claim.inst;
   let claimedByUs = false;
   let lost = false;
+  let isSuccessor = false;
+  const overruled = new Set<string>();
 
   const take = (entry: Entry): void => {
     head = { seq: entry.seq, h: entry.h, ledger: entry.ledger };
@@ -70,6 +79,8 @@ export const openJournal = async (hands: Hands): Promise<Journal> => {
         } else if (claimedByUs) lost = true;
       }
       if (event.type === "released" && event.inst === inst) claimedByUs = false;
+      if (event.type === "genesis") isSuccessor = event.successorOf !== undefined;
+      if (event.type === "adopted") for (const quote of event.overrules ?? []) overruled.add(quote);
     });
   };
 
@@ -95,17 +106,15 @@ export const openJournal = async (hands: Hands): Promise<Journal> => {
     for (const bytes of await ledger.read(head === null ? 0 : head.seq + 1)) {
       const followed = follow(head, bytes);
       if ("problem" in followed) {
-        throw new RotatorError("LEDGER_BROKEN", {
-          why: `Entry ${head === null ? 0 : head.seq + 1} of ${ledger.where}: ${followed.problem}.`,
-        });
+        const seq = head === null ? 0 : head.seq + 1;
+        throw brokenLedger(hands.app.name, `Entry ${seq} of ${ledger.where}: ${followed.problem}.`);
       }
       try {
         take(followed.entry);
       } catch {
         // Sound by its hash, but no rotator of ours wrote it: it lacks what its type needs.
-        throw new RotatorError("LEDGER_BROKEN", {
-          why: `Entry ${followed.entry.seq} of ${ledger.where} makes no sense.`,
-        });
+        const { seq } = followed.entry;
+        throw brokenLedger(hands.app.name, `Entry ${seq} of ${ledger.where} makes no sense.`);
       }
     }
   };
@@ -207,6 +216,8 @@ export const openJournal = async (hands: Hands): Promise<Journal> => {
       for (const chunk of chunks(events)) await push(chunk, null, late);
     },
     h16: (seq) => hashes[seq] ?? null,
+    isSuccessor: () => isSuccessor,
+    overrules: (quote) => overruled.has(quoteText(quote)),
     ownHeadAgeMs: () => (headInst === inst ? clock.monotonic() - lastAppend : Number.POSITIVE_INFINITY),
     superseded: () => lost,
     seenMs: (who) => seen.get(who) ?? null,

@@ -1,3 +1,4 @@
+import { brokenLedger } from "../core/contradiction.ts";
 import { RotatorError } from "../core/errors.ts";
 import type { LedgerEvent, PlannedRollout, PlannedStore } from "../core/events.ts";
 import type { Rotation } from "../core/rotation.ts";
@@ -6,8 +7,6 @@ import { type AppState, isOpen, unproved } from "../core/state.ts";
 import { takenOver } from "./claim.ts";
 import type { Hands } from "./hands.ts";
 import { hex, type Journal, Moved, Superseded } from "./journal.ts";
-import type { Keys } from "./keys.ts";
-import { compareApps, examine } from "./probing.ts";
 
 /** Decides again until the ledger stands still under the decision. `make` returns nothing when there is nothing to write. */
 export const settle = async (
@@ -33,9 +32,7 @@ export const ensureGenesis = (hands: Hands, journal: Journal): Promise<void> =>
     const s = journal.state();
     if (s.salt === null) return [{ type: "genesis", app: hands.app.name, salt: hex(hands.entropy(32)) }];
     if (s.app !== null && s.app !== hands.app.name) {
-      throw new RotatorError("LEDGER_BROKEN", {
-        why: `The ledger in ${hands.ledger.where} belongs to another app.`,
-      });
+      throw brokenLedger(hands.app.name, `The ledger in ${hands.ledger.where} belongs to another app.`);
     }
     return [];
   });
@@ -46,38 +43,6 @@ export const pendingKey = (journal: Journal): string | null => {
   // A rotation that is closing has its key; what is staged now is for the next one.
   const r = isOpen(s) && s.rotation?.closing === false ? s.rotation : null;
   return r?.newFp ?? s.staged?.fp ?? null;
-};
-
-/** A key that is in escrow but in no ledger entry: `stage` was killed between the two. It is taken in now. */
-export const absorbEscrow = async (hands: Hands, journal: Journal, keys: Keys): Promise<void> => {
-  const s = journal.state();
-  if (s.salt === null) return;
-  for (const fp of await hands.escrow.list()) {
-    if (s.known.has(fp) || s.forgotten.has(fp) || s.dead.has(fp)) continue;
-    const key = await keys.get(fp);
-    if (key === null || key.fingerprint(s.salt) !== fp) continue;
-    const examined = await examine(hands, key, hands.signal);
-    const compared =
-      examined.verdict === "accepted"
-        ? await compareApps(hands, journal.state(), key, [], hands.signal)
-        : { sameApp: "unproved" as const, appFingerprint: null };
-    await settle(journal, () => {
-      if (journal.state().known.has(fp)) return [];
-      const staged: LedgerEvent = {
-        type: "staged",
-        fp,
-        verdict: examined.verdict,
-        source: "escrow",
-        ...compared,
-      };
-      // A second key beside a staged one is not chosen for anybody: it is kept, and must be revoked like an old key.
-      return pendingKey(journal) === null ? [staged] : [{ type: "discarded", fp, forget: false }];
-    });
-    hands.tell({
-      kind: "note",
-      text: "A key that was saved just before an interruption was taken in from escrow.",
-    });
-  }
 };
 
 export type OpenOptions = {

@@ -45,7 +45,7 @@ const mayOverwrite = async (pass: Pass, target: string, seen: Seen): Promise<boo
 /** A store that quotes another ledger, or an entry that this one lacks, was written with a ledger that we do not have. */
 export const witnessProblem = (pass: Pick<Pass, "journal">, stored: Stored | null): string | null => {
   const quoted = stored?.witness ?? null;
-  if (quoted === null) return null;
+  if (quoted === null || pass.journal.overrules(quoted)) return null;
   if (quoted.ledger !== pass.journal.ledgerId()) return "LEDGER_FOREIGN";
   return pass.journal.h16(quoted.seq) === quoted.h16 ? null : "LEDGER_BEHIND";
 };

@@ -1,8 +1,9 @@
 import type { LedgerEvent } from "../core/events.ts";
-import { soakLeft } from "../core/next.ts";
+import { isBlackout, soakLeft } from "../core/next.ts";
 import { failureOf, type Phase, phaseOf } from "../core/outcome.ts";
 import type { Fp } from "../core/secret.ts";
 import { type AppState, isOpen } from "../core/state.ts";
+import { absorbEscrow } from "./absorb.ts";
 import { adopt } from "./adopt.ts";
 import { awaitFree } from "./claim.ts";
 import { type Alarm, declareEmergency } from "./emergency.ts";
@@ -10,7 +11,7 @@ import type { Hands } from "./hands.ts";
 import { type Journal, openJournal } from "./journal.ts";
 import { type Keys, openKeys } from "./keys.ts";
 import { runLoop } from "./loop.ts";
-import { absorbEscrow, ensureGenesis, type OpenOptions, openRotation, pendingKey, settle } from "./open.ts";
+import { ensureGenesis, type OpenOptions, openRotation, pendingKey, settle } from "./open.ts";
 import type { ProofEnd } from "./probing.ts";
 
 export type RotateOptions = OpenOptions & {
@@ -38,6 +39,8 @@ export type Rotated = {
 /** Between two looks at IMKIT while a person is waited for; the ledger is looked at more often. */
 const POLL_MS = 10_000;
 const LEDGER_POLL_MS = 2_000;
+/** The same while nothing may work: what a person stages is picked up at once. */
+const URGENT_POLL_MS = 250;
 /** IMKIT may reject a fresh key for some seconds: with `--wait` it is asked again for this long. */
 const FRESH_KEY_MS = 120_000;
 const FRESH_KEY_FIRST_MS = 5_000;
@@ -158,7 +161,8 @@ const watchLedger = async (hands: Hands, journal: Journal, ms: number): Promise<
   while (journal.entries() === before && !hands.signal.aborted) {
     const left = until - hands.clock.monotonic();
     if (left <= 0) return;
-    await hands.clock.sleep(Math.min(LEDGER_POLL_MS, left), hands.signal);
+    const isUrgent = journal.state().rotation?.emergency != null || isBlackout(journal.state());
+    await hands.clock.sleep(Math.min(isUrgent ? URGENT_POLL_MS : LEDGER_POLL_MS, left), hands.signal);
     await journal.refresh();
   }
 };

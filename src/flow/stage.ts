@@ -3,11 +3,12 @@ import type { LedgerEvent, Mode, SameApp, Verdict } from "../core/events.ts";
 import { needsAnother } from "../core/next.ts";
 import { type Fp, type Secret, showFp } from "../core/secret.ts";
 import { type AppState, isOpen, unproved } from "../core/state.ts";
+import { absorbEscrow } from "./absorb.ts";
 import { adopt } from "./adopt.ts";
 import type { Hands } from "./hands.ts";
 import { type Journal, openJournal } from "./journal.ts";
 import { openKeys } from "./keys.ts";
-import { absorbEscrow, ensureGenesis, pendingKey, settle } from "./open.ts";
+import { ensureGenesis, pendingKey, settle } from "./open.ts";
 import { compareApps, type Examined, examine, judgeBeside, modeOf, probeKey } from "./probing.ts";
 
 export type StageOptions = {
@@ -200,8 +201,9 @@ const adoptIfClear = async (
   try {
     await adopt(hands, journal, keys, { choice: null, pending: fp });
   } catch (error) {
-    if (!(error instanceof RotatorError) || error.code.startsWith("LEDGER") || error.code === "INTERNAL")
-      throw error;
+    const isGrave = (code: string): boolean =>
+      code === "INTERNAL" || (code.startsWith("LEDGER") && code !== "LEDGER_FOREIGN");
+    if (!(error instanceof RotatorError) || isGrave(error.code)) throw error;
     hands.tell({ kind: "note", text: `The stores were not adopted yet: ${error.what} ${error.why}` });
   }
 };

@@ -52,7 +52,12 @@ export const addCommands = (program: Command, run: (job: Job) => void): void => 
     .command("adopt <app>")
     .description("records which key the stores hold now; writes no store")
     .option("--current <fingerprint>", "the current key, where several are in use")
-    .addHelpText("before", examples("adopt chat-prod", "adopt chat-prod --current 7c2e91aa"))
+    .option("--new-ledger", "begin another ledger where this one is lost, broken or contradicted by a store")
+    .option("--wait [duration]", "with --new-ledger: wait for another rotator, at most this long (30m)")
+    .addHelpText(
+      "before",
+      examples("adopt chat-prod", "adopt chat-prod --current 7c2e91aa", "adopt chat-prod --new-ledger"),
+    )
     .action((app, flags) =>
       run(async (io, globals) =>
         (await import("./commands/adopt.ts")).adoptCommand(io, await wired(io, globals, app), flags),

@@ -1,18 +1,19 @@
 import { randomBytes } from "node:crypto";
 import { userInfo } from "node:os";
 import { join } from "node:path";
-import { loadRolloutProvider, loadStoreProvider, rolloutKinds, storeKinds } from "../../providers/index.ts";
+import { rolloutKinds, schemaOf, storeKinds } from "../../providers/index.ts";
 import type { Tools } from "../../providers/kit.ts";
 import { RotatorError } from "../core/errors.ts";
 import { EMPTY, type AppState } from "../core/state.ts";
 import type { App, Hands } from "../flow/hands.ts";
 import { openJournal } from "../flow/journal.ts";
+import type { Predecessor } from "../flow/succeed.ts";
 import { systemClock } from "../io/clock.ts";
 import { type AppConfig, type Config, configHome, findConfig, loadConfig, valueOf } from "../io/config.ts";
 import { defaultIdentity, fileEscrow } from "../io/escrow/file.ts";
 import { thisHost } from "../io/host.ts";
 import { imkitPlatform } from "../io/imkit.ts";
-import { fileLedger } from "../io/ledger/file.ts";
+import { filePredecessor, guardedLedger } from "../io/ledger/successor.ts";
 import { nearest } from "../core/suggest.ts";
 import type { Globals, Io } from "./io.ts";
 import { teller } from "./print.ts";
@@ -26,6 +27,8 @@ export type Wired = {
   /** Where incident reports go. */
   readonly reportsDir: string;
   readonly hands: () => Promise<Hands>;
+  /** The ledger as what another one may follow. */
+  readonly predecessor: () => Predecessor;
   /** An instant as the operator's clock shows it: `14:02`, with the date when it was not today. */
   readonly clock: (ts: string) => string;
   readonly now: () => number;
@@ -38,18 +41,6 @@ export type Wired = {
     readonly state: AppState;
     readonly head: { seq: number; h: string } | null;
   }>;
-};
-
-const isModule = (type: string): boolean => /^[./@]|\//.test(type);
-
-const schemaOf = async (half: "store" | "rollout", type: string, configDir: string) => {
-  try {
-    const load = half === "store" ? loadStoreProvider : loadRolloutProvider;
-    return (await load(type, configDir)).schema;
-  } catch (error) {
-    if (isModule(type)) throw error;
-    return null;
-  }
 };
 
 /** @throws RotatorError CONFIG_MISSING, CONFIG_INVALID */
@@ -105,7 +96,7 @@ export const wire = async (io: Io, config: Config, app: AppConfig, ndjson = fals
     const platform = imkitPlatform({ baseUrl: app.baseUrl, clock: systemClock });
     return {
       app: opened,
-      ledger: fileLedger(ledgerDir(config, app.name)),
+      ledger: guardedLedger(ledgerDir(config, app.name), app.name),
       escrow,
       platform: {
         ...platform,
@@ -132,6 +123,7 @@ export const wire = async (io: Io, config: Config, app: AppConfig, ndjson = fals
     app: opened,
     reportsDir: join(appDir(config, app.name), "reports"),
     hands,
+    predecessor: () => filePredecessor(ledgerDir(config, app.name)),
     clock: clockIn(app.timezone),
     now: () => systemClock.now(),
     notes: (target) =>
