@@ -14,7 +14,14 @@ const outdir = resolve(process.argv[2] ?? join(root, "dist"));
 rmSync(outdir, { recursive: true, force: true });
 
 /** Large libraries that most commands do without: each is a file of its own, for a start costs what its one file weighs. */
-const LATE = { got: "got", "age-encryption": "age", "@clack/prompts": "prompts", "node-cron": "cron" };
+const LATE = {
+  got: "got",
+  "age-encryption": "age",
+  "@clack/prompts": "prompts",
+  "node-cron": "cron",
+  "@azure/keyvault-secrets": "azure-secrets",
+  "@azure/identity": "azure-identity",
+};
 
 const late = {
   name: "late libraries",
@@ -29,6 +36,15 @@ const late = {
       const file = `./${LATE[path]}.cjs`;
       return { contents: `export * from "${file}"; export { default } from "${file}"` };
     });
+  },
+};
+
+/** Asked for in a `try` by what some libraries log with, to know about colours; ours log nothing. */
+const noColours = {
+  name: "no colours",
+  setup({ onResolve, onLoad }) {
+    onResolve({ filter: /^supports-color$/ }, ({ path }) => ({ path, namespace: "none" }));
+    onLoad({ filter: /.*/, namespace: "none" }, () => ({ contents: "module.exports = {}" }));
   },
 };
 
@@ -82,6 +98,7 @@ const program = await build({
 const libraries = await build({
   ...script,
   entryPoints: Object.fromEntries(Object.entries(LATE).map(([name, file]) => [file, name])),
+  plugins: [noColours],
 });
 await build({
   ...common,
@@ -99,7 +116,10 @@ for (const [file, { imports }] of Object.entries({
   ...libraries.metafile.outputs,
 })) {
   if (!file.endsWith(".cjs")) continue;
-  // The launcher reads it byte by byte, and lends it its own `require`.
+  // The launcher reads it byte by byte, and lends it its own `require`. In a regexp, too, an escape means the same.
+  const text = readFileSync(join(root, file), "utf8");
+  const escape = (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`;
+  if (/[^\0-\x7f]/.test(text)) writeFileSync(join(root, file), text.replaceAll(/[^\0-\x7f]/g, escape));
   if (readFileSync(join(root, file)).some((byte) => byte > 127)) throw new Error(`${file} is not all ASCII`);
   const foreign = imports.find(
     ({ path, kind }) => kind === "require-call" && !isBuiltin(path) && !path.startsWith("./"),
