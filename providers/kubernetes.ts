@@ -210,7 +210,8 @@ export const kubeProblem = (answer: KubeAnswer, changes: boolean): ProviderError
     case 400:
       return no("CONFIG", "the API server does not understand the request");
     case 403:
-      if (says(/exceeded quota/)) return no("QUOTA", "a quota of the namespace is used up");
+      if (says(/exceeded quota|status unknown for quota/))
+        return no("QUOTA", "a quota of the namespace is used up");
       if (causes.some(({ reason }) => reason === "NamespaceTerminating"))
         return no("NOT_FOUND", "the namespace is being deleted");
       return no("AUTHZ", "this identity may not do that; doctor says which right is missing");
