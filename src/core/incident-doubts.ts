@@ -32,7 +32,7 @@ export const gapsOf = ({ s, inside, old }: Reading): readonly Gap[] => {
     .slice(0, last + 1)
     .flatMap(({ event, mark }) => {
       const seen = event.type === "observed" ? event.acceptedTs : undefined;
-      return seen === undefined ? [mark.at] : [seen, mark.at];
+      return seen === undefined || seen < (inside[0]?.mark.at ?? "") ? [mark.at] : [seen, mark.at];
     })
     .filter((ts) => !Number.isNaN(Date.parse(ts)))
     .sort((a, b) => Date.parse(a) - Date.parse(b));

@@ -1,6 +1,7 @@
 import type { LedgerEvent, Usage } from "./events.ts";
 import { type Mark, meaning, type Reading, type Told } from "./incident-read.ts";
 import { plain } from "./incident-text.ts";
+import { numbersOf } from "./incident-usage.ts";
 import type { Fp } from "./secret.ts";
 
 export type TimelineLine = Mark & { readonly text: string };
@@ -121,7 +122,7 @@ const observedLine = (
     case "verdict":
       return `IMKIT's answer to the ${key(e.fp)}: ${e.verdict ?? "unclear"}${e.code === undefined ? "" : ` (${plain(e.code, 40)})`}.`;
     case "usage":
-      return `Counts of the last hour ${e.when === "after" ? "after" : "before"}: ${e.usage ? countWords(e.usage) : "IMKIT gave none"}.`;
+      return `Counts of the last hour ${e.when === "after" ? "after" : "before"}: ${countWords(numbersOf(e.usage ?? null))}.`;
     case "intent": {
       const target = r.intents.get(e.intent ?? "")?.target;
       const found =
@@ -139,7 +140,8 @@ const observedLine = (
   }
 };
 
-const countWords = (u: Usage): string => {
+const countWords = (u: Usage | null): string => {
+  if (u === null) return "IMKIT gave none";
   const n = (x: number | null): string => (x === null ? "?" : String(x));
   return `${n(u.users)} users, ${n(u.rooms)} rooms, ${n(u.messages)} messages, ${n(u.peakConnections)} connections at most`;
 };

@@ -22,20 +22,22 @@ export const usageReport = ({ inside }: Reading): UsageReport => {
 };
 
 /** Numbers alone pass, whatever else an entry may hold there. */
+export const numbersOf = (usage: Usage | null): Usage | null => {
+  if (usage === null) return null;
+  const n = (x: unknown): number | null => (typeof x === "number" && Number.isSafeInteger(x) ? x : null);
+  return {
+    users: n(usage.users),
+    rooms: n(usage.rooms),
+    totalRooms: n(usage.totalRooms),
+    messages: n(usage.messages),
+    peakConnections: n(usage.peakConnections),
+  };
+};
+
 const sample = (told: Told | undefined): UsageSample | null => {
   if (told?.event.type !== "observed") return null;
   const { fp, usage } = told.event;
-  const n = (x: unknown): number | null => (typeof x === "number" && Number.isSafeInteger(x) ? x : null);
-  const counts: Usage | null = usage
-    ? {
-        users: n(usage.users),
-        rooms: n(usage.rooms),
-        totalRooms: n(usage.totalRooms),
-        messages: n(usage.messages),
-        peakConnections: n(usage.peakConnections),
-      }
-    : null;
-  return { ...told.mark, fingerprint: fp ? showFp(fp) : null, counts };
+  return { ...told.mark, fingerprint: fp ? showFp(fp) : null, counts: numbersOf(usage ?? null) };
 };
 
 const differenceOf = (a: Usage | null, b: Usage | null): Usage | null => {

@@ -149,6 +149,10 @@ const blackoutWords = (b: Blackout | null, clock: Clock): string => {
       ? ""
       : ` The key in use was first seen rejected ${moment(b.firstRejected, clock)}.`;
   if (b.state === "going on") return `**GOING ON**, at least ${span(b.atLeastMs)} until this report.${since}`;
+  const isLate = b.firstRejected !== null && b.ended !== null && b.firstRejected >= b.ended;
+  if (isLate && b.lastAccepted !== null && b.ended !== null) {
+    return `perhaps none, at most ${span(b.atMostMs ?? 0)}. The key in use was seen accepted ${moment(b.lastAccepted, clock)}, and was first seen rejected after everything had the new one (${moment(b.ended, clock)}); when in between it died is not known.`;
+  }
   const most =
     b.atMostMs === null
       ? "; at most: not known, it was never seen accepted before"
