@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import type * as Library from "@aws-sdk/client-secrets-manager";
 import { ProviderError } from "../../src/core/errors.ts";
 import { fromAws } from "./aws-secrets-manager-errors.ts";
@@ -59,41 +60,46 @@ export type Aws = {
 const TRIES = 3;
 const TIMES = { connectionTimeout: 5_000, requestTimeout: 10_000, throwOnRequestTimeout: true };
 
-type Clients = {
-  readonly sdk: typeof Library;
-  readonly patient: Library.SecretsManagerClient;
-  readonly once: Library.SecretsManagerClient;
+type Client = { readonly sdk: typeof Library; readonly client: Library.SecretsManagerClient };
+type Asked = {
+  /** In our words: `read the secret`. */
+  readonly doing: string;
+  readonly signal: AbortSignal;
+  readonly region?: string | undefined;
+  /** May it change something? */
+  readonly change?: boolean;
+  /** Is it the same call when it is made again? */
+  readonly again?: boolean;
 };
 
 /** Nothing is loaded, read or called before the first use. */
 export const awsOf = (secretId: string, login: Login): Aws => {
-  const regions = new Map<string, Promise<Clients>>();
-  const clientsOf = (region: string): Promise<Clients> => {
+  const regions = new Map<string, Promise<Client>>();
+  const clientOf = (region: string): Promise<Client> => {
     const known = regions.get(region) ?? open(region, { ...login, endpoint: endpointIn(region, login) });
     regions.set(region, known);
     return known;
   };
 
-  const ask = async <T>(
-    doing: string,
-    {
-      region = login.region,
-      change = false,
-    }: { readonly region?: string | undefined; readonly change?: boolean },
-    call: (clients: Clients) => Promise<T>,
-  ): Promise<T> => {
-    try {
-      return await call(await clientsOf(region));
-    } catch (thrown) {
-      throw fromAws(thrown, change, doing, region);
+  // The SDK's own tries are off: it also makes them where there is no token, and for seconds where AWS says that it is full.
+  const ask = async <T>(asked: Asked, call: (client: Client) => Promise<T>): Promise<T> => {
+    const { doing, signal, region = login.region, change = false, again = true } = asked;
+    for (let nth = 1; ; nth++) {
+      try {
+        return await call(await clientOf(region));
+      } catch (thrown) {
+        const error = fromAws(thrown, { change, nth, doing, region });
+        if (!again || nth === TRIES || error.code !== "UNAVAILABLE" || signal.aborted) throw error;
+        await sleep(50 * nth);
+      }
     }
   };
 
   return {
     get: (which, signal, region) =>
-      ask("read the secret", { region }, async ({ sdk, patient }) => {
+      ask({ doing: "read the secret", signal, region }, async ({ sdk, client }) => {
         const wanted = "label" in which ? { VersionStage: which.label } : { VersionId: which.version };
-        const got = await patient.send(
+        const got = await client.send(
           new sdk.GetSecretValueCommand({ SecretId: idIn(secretId, region), ...wanted }),
           {
             abortSignal: signal,
@@ -108,8 +114,8 @@ export const awsOf = (secretId: string, login: Login): Aws => {
         };
       }),
     describe: (signal) =>
-      ask("describe the secret", {}, async ({ sdk, patient }) => {
-        const got = await patient.send(new sdk.DescribeSecretCommand({ SecretId: secretId }), {
+      ask({ doing: "describe the secret", signal }, async ({ sdk, client }) => {
+        const got = await client.send(new sdk.DescribeSecretCommand({ SecretId: secretId }), {
           abortSignal: signal,
         });
         return {
@@ -122,37 +128,40 @@ export const awsOf = (secretId: string, login: Login): Aws => {
         };
       }),
     create: (token, text, signal) =>
-      ask("create the secret", { change: true }, async ({ sdk, patient }) => {
+      ask({ doing: "create the secret", signal, change: true }, async ({ sdk, client }) => {
         const input = { Name: secretId, ClientRequestToken: token, SecretString: text };
-        const got = await patient.send(new sdk.CreateSecretCommand(input), { abortSignal: signal });
+        const got = await client.send(new sdk.CreateSecretCommand(input), { abortSignal: signal });
         return got.VersionId ?? token;
       }),
     put: (token, text, labels, signal) =>
-      ask("write the secret", { change: true }, async ({ sdk, patient }) => {
+      ask({ doing: "write the secret", signal, change: true }, async ({ sdk, client }) => {
         const input = {
           SecretId: secretId,
           ClientRequestToken: token,
           SecretString: text,
           VersionStages: [...labels],
         };
-        const got = await patient.send(new sdk.PutSecretValueCommand(input), { abortSignal: signal });
+        const got = await client.send(new sdk.PutSecretValueCommand(input), { abortSignal: signal });
         if (got.VersionId !== token) throw noSense();
         return got.VersionStages ?? [];
       }),
     label: (label, { from, to }, signal) =>
-      ask("move a staging label of the secret", { change: true }, async ({ sdk, once }) => {
-        const input = {
-          SecretId: secretId,
-          VersionStage: label,
-          RemoveFromVersionId: from,
-          MoveToVersionId: to,
-        };
-        await once.send(new sdk.UpdateSecretVersionStageCommand(input), { abortSignal: signal });
-      }),
+      ask(
+        { doing: "move a staging label of the secret", signal, change: true, again: false },
+        async ({ sdk, client }) => {
+          const input = {
+            SecretId: secretId,
+            VersionStage: label,
+            RemoveFromVersionId: from,
+            MoveToVersionId: to,
+          };
+          await client.send(new sdk.UpdateSecretVersionStageCommand(input), { abortSignal: signal });
+        },
+      ),
   };
 };
 
-const open = async (region: string, { endpoint, profile, credentials }: Login): Promise<Clients> => {
+const open = async (region: string, { endpoint, profile, credentials }: Login): Promise<Client> => {
   const sdk = await import("@aws-sdk/client-secrets-manager").catch(() => {
     throw new ProviderError(
       "CONFIG",
@@ -160,27 +169,15 @@ const open = async (region: string, { endpoint, profile, credentials }: Login): 
       "the package @aws-sdk/client-secrets-manager cannot be loaded",
     );
   });
-  const given = {
+  const client = new sdk.SecretsManagerClient({
+    region,
     ...(endpoint === undefined ? {} : { endpoint }),
     ...(profile === undefined ? {} : { profile }),
     ...(credentials === undefined ? {} : { credentials }),
-  };
-  const patient = new sdk.SecretsManagerClient({
-    region,
-    ...given,
     requestHandler: TIMES,
-    maxAttempts: TRIES,
-  });
-  // The same connections and the same login: only its patience is another.
-  const { requestHandler, credentials: shared } = patient.config;
-  const once = new sdk.SecretsManagerClient({
-    region,
-    ...given,
-    requestHandler,
-    credentials: shared,
     maxAttempts: 1,
   });
-  return { sdk, patient, once };
+  return { sdk, client };
 };
 
 /** A replica has the same ARN but for the region. */

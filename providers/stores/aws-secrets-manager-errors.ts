@@ -6,21 +6,24 @@ type Facts = {
   /** Of Node, where there was no answer. */
   readonly code: string;
   readonly status: number;
-  readonly attempts: number;
   readonly kms: boolean;
 };
 
-/**
- * A failure of the SDK as our error. Its message, headers and body are dropped.
- * @param change may the call have changed something? Then what is no clear answer is `unknown`, and so is what a repeated call ended in.
- * @param doing what was asked, in our words: `read the secret`
- */
-export const fromAws = (thrown: unknown, change: boolean, doing: string, region: string): ProviderError => {
+type Asked = {
+  /** May the call have changed something? Then what is no clear answer is `unknown`, and so is what a repeated call ended in. */
+  readonly change: boolean;
+  /** The how many-eth time it is that the same was asked. */
+  readonly nth: number;
+  /** In our words: `read the secret`. */
+  readonly doing: string;
+  readonly region: string;
+};
+
+/** A failure of the SDK as our error. Its message, headers and body are dropped. */
+export const fromAws = (thrown: unknown, { change, nth, doing, region }: Asked): ProviderError => {
   if (thrown instanceof ProviderError) return thrown;
-  const facts = factsOf(thrown);
-  const { code, reached, hint } = meaning(facts);
-  const outcome: Applied =
-    change && (reached === "perhaps" || facts.attempts > 1) ? "unknown" : "not_applied";
+  const { code, reached, hint } = meaning(factsOf(thrown));
+  const outcome: Applied = change && (reached === "perhaps" || nth > 1) ? "unknown" : "not_applied";
   return new ProviderError(code, outcome, `cannot ${doing} in ${region}: ${hint}`);
 };
 
@@ -35,7 +38,6 @@ const factsOf = (thrown: unknown): Facts => {
     name: text(error["name"]),
     code: text(error["code"]),
     status: count(metadata["httpStatusCode"]),
-    attempts: count(metadata["attempts"]),
     // AWS tells a missing right on the encryption key from one on the secret by its message alone.
     kms: /\bKMS\b|\bkms:/.test(text(error["message"])),
   };
@@ -87,6 +89,8 @@ const meaning = ({ name, code, status, kms }: Facts): Meaning => {
   if (name.startsWith("KMS")) return no("KMS", KMS);
   if (LOGIN.test(name)) return no("AUTHN", AUTHN);
   if (THROTTLE.test(name) || status === 429) return no("THROTTLED", "too many calls");
+  // The SDK calls these a TimeoutError, too.
+  if (/^(ECONNRESET|EPIPE)$/.test(code)) return perhaps("UNAVAILABLE", "the connection broke");
   if (/Timeout|^AbortError$/.test(name) || code === "ETIMEDOUT" || status === 408)
     return perhaps("TIMEOUT", "no answer in time");
   if (NEVER_ARRIVED.test(code)) return no("UNAVAILABLE", "no connection (address, network, certificate)");

@@ -201,8 +201,10 @@ export const openAws = (config: Config, credentials?: Login["credentials"]): Sto
       const { labels } = await aws.describe(signal).catch(() => {
         throw new ProviderError("UNAVAILABLE", "unknown", "which version is the current one cannot be told");
       });
-      if (holderOf(labels, CURRENT) !== to)
-        throw refused("CONFLICT", "another version is the current one by now");
+      const holder = holderOf(labels, CURRENT);
+      if (holder === to) return;
+      if (holder === (from ?? null)) throw thrown;
+      throw refused("CONFLICT", "another version is the current one by now");
     }
   };
 

@@ -72,8 +72,13 @@ export const startPeer = async (
 ): Promise<Running> => {
   const log = join(dir, `${name}.log`);
   const file = await open(log, "w", 0o600);
-  const [program = "", ...args] = command;
-  const child = spawn(program, args, { detached: true, stdio: ["ignore", file.fd, file.fd], env, cwd: dir });
+  // Should this process be killed, the peer goes, too.
+  const child = spawn("setpriv", ["--pdeathsig", "TERM", ...command], {
+    detached: true,
+    stdio: ["ignore", file.fd, file.fd],
+    env,
+    cwd: dir,
+  });
   const failed = once(child, "error").then(([error]) => Promise.reject(error as Error));
   await Promise.race([once(child, "spawn"), failed]);
   failed.catch(() => {});
