@@ -47,6 +47,21 @@ export const loadRolloutProvider = async (type: string, configDir: string): Prom
   return await thirdPartyRollout(type, configDir, () => unknownKind("rollout", type, rolloutKinds));
 };
 
+/** What checks one kind's own config keys; null where a word names no kind. A module that cannot be loaded rejects. */
+export const schemaOf = async (
+  half: "store" | "rollout",
+  type: string,
+  configDir: string,
+): Promise<core.$ZodType | null> => {
+  try {
+    const load = half === "store" ? loadStoreProvider : loadRolloutProvider;
+    return (await load(type, configDir)).schema;
+  } catch (error) {
+    if (/^[./@]|\//.test(type)) throw error;
+    return null;
+  }
+};
+
 /** The built-in kinds' own config keys, for the JSON Schema of the whole config. Loads every provider. */
 export const builtinSchemas = async (): Promise<{
   readonly stores: Readonly<Record<string, core.$ZodType>>;

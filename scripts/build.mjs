@@ -21,6 +21,7 @@ const LATE = {
   "node-cron": "cron",
   "@azure/keyvault-secrets": "azure-secrets",
   "@azure/identity": "azure-identity",
+  "@kubernetes/client-node/dist/config.js": "kubernetes",
 };
 
 const late = {
@@ -45,6 +46,19 @@ const noColours = {
   setup({ onResolve, onLoad }) {
     onResolve({ filter: /^supports-color$/ }, ({ path }) => ({ path, namespace: "none" }));
     onLoad({ filter: /.*/, namespace: "none" }, () => ({ contents: "module.exports = {}" }));
+  },
+};
+
+/** Of the Kubernetes client we use the reading of kubeconfigs: without its two hundred models, and without the client that it sends by. */
+const leanKubernetes = {
+  name: "lean kubernetes",
+  setup(build) {
+    build.onResolve({ filter: /^undici$/ }, ({ path }) => ({ path, namespace: "none" }));
+    build.onResolve({ filter: /^\.\.?\// }, async ({ path, importer, resolveDir, kind, pluginData }) => {
+      if (pluginData === leanKubernetes || !/@kubernetes[\\/]client-node/.test(importer)) return undefined;
+      const found = await build.resolve(path, { importer, resolveDir, kind, pluginData: leanKubernetes });
+      return { ...found, sideEffects: false };
+    });
   },
 };
 
@@ -98,12 +112,14 @@ const program = await build({
 const libraries = await build({
   ...script,
   entryPoints: Object.fromEntries(Object.entries(LATE).map(([name, file]) => [file, name])),
-  plugins: [noColours],
+  plugins: [noColours, leanKubernetes],
 });
 await build({
   ...common,
-  entryPoints: { testkit: "src/testkit.ts" },
+  entryPoints: { testkit: "src/testkit.ts", load: "src/load.ts" },
   format: "esm",
+  splitting: true,
+  external: ["@aws-sdk/*", "@azure/*", "@kubernetes/*"],
   banner: { js: "import{createRequire as __cr}from'node:module';const require=__cr(import.meta.url);" },
 });
 

@@ -16,6 +16,16 @@ const ROOMS: readonly { readonly room: RegExp; readonly may: readonly RegExp[] }
       /^(zod\/mini|yaml|got|age-encryption|node-cron)$/,
     ],
   },
+  {
+    room: /^src\/load(\.ts$|\/)/,
+    may: [
+      /^src\/core\/(errors|secret)\.ts$/,
+      /^src\/io\/(clock|config[\w-]*)\.ts$/,
+      /^src\/ports\.ts$/,
+      /^src\/load\//,
+      /^providers\/(index|kit)\.ts$/,
+    ],
+  },
   { room: /^src\/testkit\.ts$/, may: [/^test\/(contract|kit)\//, /^src\/(core|ports)/, /^providers\//] },
   {
     room: /^providers\/(kit|options|program|third-party)\.ts$/,
@@ -63,6 +73,9 @@ const SIBLING = /^providers\/stores\/(aws|azure|dotenv|kubernetes)/;
 const REVEAL_ALLOWED = [
   /^src\/core\/secret\.ts$/,
   /^src\/io\/(imkit|escrow\/file)\.ts$/,
+  // The loading half: what it hands out is the key.
+  /^src\/load\.ts$/,
+  /^src\/shell\/commands\/run\.ts$/,
   /^providers\/stores\//,
 ];
 

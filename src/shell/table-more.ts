@@ -26,6 +26,21 @@ export const addMoreCommands = (program: Command, run: (job: Job) => void, wired
     );
 
   program
+    .command("run <app> <command...>")
+    .description("starts a command with the app's current key in IMKIT_API_KEY")
+    .usage("[options] <app> -- <command...>")
+    .option("--store <name>", "read this store (default: the first that can be read)")
+    .addHelpText(
+      "before",
+      examples("run chat-prod -- node server.js", "run chat-prod --store env -- php -S 127.0.0.1:8000"),
+    )
+    .action((app, command, flags) =>
+      run(async (io, globals) =>
+        (await import("./commands/run.ts")).runCommand(io, globals, app, flags, command),
+      ),
+    );
+
+  program
     .command("completion [shell]")
     .description("completion script for bash, zsh or fish")
     .addOption(new Option("--apps", "names of the apps").hideHelp())
@@ -62,9 +77,10 @@ export const addMoreCommands = (program: Command, run: (job: Job) => void, wired
     .command("demo")
     .description("the whole story in one command, with nothing to configure")
     .allowExcessArguments(true)
+    .option("--leak", "a key is found in a log: the emergency, in both orders")
     .addOption(new Option("--internal-service <args...>").hideHelp())
     .addOption(new Option("--internal-restart <socket>").hideHelp())
-    .addHelpText("before", examples("demo"))
+    .addHelpText("before", examples("demo", "demo --leak"))
     .action((flags) => run(async (io) => (await import("./commands/play.ts")).demoCommand(io, flags)));
 };
 

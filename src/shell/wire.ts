@@ -3,7 +3,6 @@ import { userInfo } from "node:os";
 import { join } from "node:path";
 import { rolloutKinds, schemaOf, storeKinds } from "../../providers/index.ts";
 import type { Tools } from "../../providers/kit.ts";
-import { RotatorError } from "../core/errors.ts";
 import { EMPTY, type AppState } from "../core/state.ts";
 import type { App, Hands } from "../flow/hands.ts";
 import { openJournal } from "../flow/journal.ts";
@@ -14,7 +13,6 @@ import { defaultIdentity, fileEscrow } from "../io/escrow/file.ts";
 import { thisHost } from "../io/host.ts";
 import { imkitPlatform } from "../io/imkit.ts";
 import { filePredecessor, guardedLedger } from "../io/ledger/successor.ts";
-import { nearest } from "../core/suggest.ts";
 import type { Globals, Io } from "./io.ts";
 import { teller } from "./print.ts";
 import { openTargets } from "./targets.ts";
@@ -51,26 +49,7 @@ export const readConfig = async (io: Io, globals: Globals): Promise<Config> =>
     kindsOf: (half) => (half === "store" ? storeKinds : rolloutKinds),
   });
 
-/** The one app that is meant: by name, or the only one. @throws RotatorError APP_UNKNOWN */
-export const pickApp = (config: Config, name: string | undefined): AppConfig => {
-  const names = [...config.apps.keys()];
-  const [only] = names;
-  const wanted = name ?? (names.length === 1 ? only : undefined);
-  if (wanted === undefined) {
-    throw new RotatorError("USAGE", {
-      what: names.length === 0 ? "The config has no apps." : "Which app?",
-      why:
-        names.length === 0 ? `Add one under apps in ${config.path}.` : `The config has ${names.join(", ")}.`,
-    });
-  }
-  const app = config.apps.get(wanted);
-  if (app !== undefined) return app;
-  const near = nearest(wanted, names);
-  throw new RotatorError("APP_UNKNOWN", {
-    what: "The config has no app of that name.",
-    why: near === null ? `It has ${names.join(", ")}.` : `Did you mean "${near}"?`,
-  });
-};
+export { pickApp } from "../io/config-app.ts";
 
 export const appDir = (config: Config, name: string): string => join(config.stateDir, name);
 export const ledgerDir = (config: Config, name: string): string => join(appDir(config, name), "ledger");
