@@ -56,9 +56,11 @@ export const succeed = async (
   const look = await awaitGone(hands, predecessor, options.waitMs);
   const old = readRemains(look.lines, look.seqs);
   const reads = await readStores(hands);
-  const why = reasonFor(hands, look, old, reads);
-  if (why === null) {
-    if (!old.isSuccessor || old.state.adopted) throw needless(hands, look);
+  // Killed before it was adopted: a second one would follow it for nothing.
+  const isBegun = old.isSuccessor && !old.state.adopted && old.damage === null && !isOfAnother(hands, old);
+  const why = look.place === "here" && isBegun ? "" : reasonFor(hands, look, old, reads);
+  if (why === null) throw needless(hands, look);
+  if (why === "") {
     return { ...(await finish(hands, options.choice)), successorOf: null, aside: null, why: "" };
   }
   const salt = hex(hands.entropy(32));
