@@ -1,4 +1,6 @@
 import { randomBytes, randomUUID } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { inspect } from "node:util";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { openAws } from "../../providers/stores/aws-secrets-manager.ts";
@@ -516,4 +518,48 @@ test("a config that cannot be right is refused before anything is asked", () => 
   const open = (more: object) => () => openAws({ ...SETTINGS, region: HOME, secretId: arn, ...more }, KEYS);
   expect(open({})).toThrow("CONFIG: the ARN is of region us-east-1");
   expect(open({ region: "us-east-1", create: true })).toThrow("CONFIG: create: true needs a name");
+});
+
+describe("the policy in deploy/policies", () => {
+  type Policy = {
+    readonly Statement: readonly {
+      readonly Effect: string;
+      readonly Action: string[];
+      readonly Resource: unknown;
+    }[];
+  };
+  const file = join(import.meta.dirname, "../../deploy/policies/aws-secrets-manager.json");
+  const [statement, ...more] = (JSON.parse(readFileSync(file, "utf8")) as Policy).Statement;
+  const granted = (statement?.Action ?? []).map((action) => action.replace("secretsmanager:", ""));
+
+  /** Everything that a rotation does with the store, under these rights; gives back what went wrong. */
+  const lived = async (rights: readonly string[]): Promise<readonly string[]> => {
+    const { store } = await opened();
+    aws.fault = (asked) => (rights.includes(asked.op) ? null : { error: "AccessDeniedException" });
+    const wrong = (await store.preflight(soon())).flatMap(({ status, code }) =>
+      status === "fail" ? [code ?? "?"] : [],
+    );
+    const steps = async (): Promise<void> => {
+      const before = await revisionOf(store);
+      await store.write(key(), before, op(), soon());
+      await store.retire?.(before ?? ("" as Revision), soon());
+    };
+    await steps().catch((thrown: unknown) => wrong.push((thrown as ProviderError).code));
+    return wrong;
+  };
+
+  test("allows on one secret what is needed, and nothing that is not", async () => {
+    expect(more).toEqual([]);
+    expect(statement).toMatchObject({
+      Effect: "Allow",
+      Resource: "arn:aws:secretsmanager:REGION:ACCOUNT:secret:NAME-SUFFIX",
+    });
+    expect(await lived(granted)).toEqual([]);
+    expect(new Set(names())).toEqual(new Set(granted));
+  });
+
+  test.each(granted)("fails by name without %s", async (action) => {
+    const wrong = await lived(granted.filter((other) => other !== action));
+    expect(new Set(wrong)).toEqual(new Set(["AUTHZ"]));
+  });
 });
