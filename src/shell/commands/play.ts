@@ -29,12 +29,16 @@ export const sandboxCommand = (
 
 export const demoCommand = async (
   io: Io,
-  flags: { readonly internalService?: readonly string[]; readonly internalRestart?: string },
+  flags: {
+    readonly leak?: boolean;
+    readonly internalService?: readonly string[];
+    readonly internalRestart?: string;
+  },
 ): Promise<number> => {
   if (flags.internalService !== undefined) {
     const at = process.argv.indexOf("--internal-service");
     return chatService(process.argv.slice(at + 1), serviceIo());
   }
   if (flags.internalRestart !== undefined) return askRestart(flags.internalRestart);
-  return (await import("./demo.ts")).runDemo(io);
+  return (await import("./demo.ts")).runDemo(io, flags.leak === true);
 };

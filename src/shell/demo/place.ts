@@ -18,6 +18,8 @@ export type Place = {
   readonly folder: string;
   readonly envFile: string;
   readonly envText: (key: string) => string;
+  /** What the chat service writes a line into for each request; only in a careless place. */
+  readonly logFile: string;
   /** Starts the chat service; it shows fingerprints under `salt`. */
   readonly startService: (salt: string) => Promise<Service>;
   readonly close: () => Promise<void>;
@@ -51,6 +53,9 @@ apps:
     revoke: { probes: ${PROBES}, every: 1s }
 `;
 
+/** A service that keeps a log, and writes its key there: what `demo --leak` begins with. */
+const CARELESS = "DEBUG=1\n";
+
 /**
  * Makes the folder, a local IMKIT and the way to run the program, which is `command`.
  * @throws RotatorError STATE_UNUSABLE when there is no place for temporary files
@@ -59,6 +64,7 @@ export const openPlace = async (
   env: Readonly<Record<string, string | undefined>>,
   signal: AbortSignal,
   command: readonly string[] = selfCommand(),
+  isCareless = false,
 ): Promise<Place> => {
   const folder = makeFolder();
   const remove = (): void => rmSync(folder, { recursive: true, force: true });
@@ -66,9 +72,12 @@ export const openPlace = async (
   process.on("exit", remove);
   const socket = join(folder, "s");
   const envFile = join(folder, ".env");
+  const logFile = join(folder, "chat.log");
+  const program = openProgram({ command, cwd: folder, env: cleanEnv(folder, env), signal });
   let service: Service | null = null;
   let sandbox: Sandbox | null = null;
   const close = async (): Promise<void> => {
+    await program.stop();
     await service?.stop();
     await sandbox?.close();
     process.off("exit", remove);
@@ -81,7 +90,7 @@ export const openPlace = async (
     const envText = (key: string): string =>
       `# The chat service reads this file once, when it starts.\nIMKIT_API_KEY="${key}"\nIMKIT_BASE_URL=${url}\nGREETING='hello'\n`;
     mkdirSync(join(folder, "home"));
-    writeFileSync(envFile, envText(sandbox.firstKey()), { mode: 0o600 });
+    writeFileSync(envFile, `${envText(sandbox.firstKey())}${isCareless ? CARELESS : ""}`, { mode: 0o600 });
     const restart = [...command, "demo", "--internal-restart", socket];
     writeFileSync(join(folder, "imkit-rotator.config.yaml"), configText(url, envFile, restart));
     return {
@@ -89,11 +98,13 @@ export const openPlace = async (
       folder,
       envFile,
       envText,
-      program: openProgram({ command, cwd: folder, env: cleanEnv(folder, env), signal }),
+      logFile,
+      program,
       startService: async (salt) => {
         const args = ["demo", "--internal-service", envFile, "--", "--rate", String(RATE), "--salt", salt];
+        const log = isCareless ? ["--log", logFile] : [];
         try {
-          service = await startService({ command: [...command, ...args], socket });
+          service = await startService({ command: [...command, ...args, ...log], socket });
         } catch {
           throw new RotatorError("INTERNAL", { why: "The chat service did not come up." });
         }

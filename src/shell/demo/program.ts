@@ -1,4 +1,4 @@
-import { spawn } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { RotatorError } from "../../core/errors.ts";
 import { parseObject } from "../sandbox/answers.ts";
 
@@ -21,6 +21,8 @@ export type Program = {
   readonly run: (args: readonly string[], stdin?: string) => Promise<Answer>;
   /** Everything that all runs printed, for the search for keys. */
   readonly printed: () => string;
+  /** Ends what still runs. */
+  readonly stop: () => Promise<void>;
 };
 
 type Options = {
@@ -34,6 +36,7 @@ type Options = {
 
 export const openProgram = ({ command, cwd, env, signal, limitMs = 60_000 }: Options): Program => {
   let printed = "";
+  const running = new Map<ChildProcess, Promise<number | null>>();
   const run = async (args: readonly string[], stdin = ""): Promise<Answer> => {
     if (signal.aborted) throw new RotatorError("INTERRUPTED");
     const [file = "", ...first] = command;
@@ -51,9 +54,12 @@ export const openProgram = ({ command, cwd, env, signal, limitMs = 60_000 }: Opt
     const stop = (): void => void child.kill("SIGTERM");
     const limit = setTimeout(() => child.kill("SIGKILL"), limitMs);
     signal.addEventListener("abort", stop, { once: true });
-    const code = await new Promise<number | null>((resolve) => {
+    const ended = new Promise<number | null>((resolve) => {
       child.on("close", resolve).on("error", () => resolve(null));
     });
+    running.set(child, ended);
+    const code = await ended;
+    running.delete(child);
     clearTimeout(limit);
     signal.removeEventListener("abort", stop);
     if (signal.aborted) throw new RotatorError("INTERRUPTED");
@@ -63,5 +69,9 @@ export const openProgram = ({ command, cwd, env, signal, limitMs = 60_000 }: Opt
       .filter((line) => line !== null);
     return { code, lines, last: lines.at(-1) ?? {} };
   };
-  return { run, printed: () => printed };
+  const stop = async (): Promise<void> => {
+    for (const child of running.keys()) child.kill("SIGTERM");
+    await Promise.all(running.values());
+  };
+  return { run, printed: () => printed, stop };
 };

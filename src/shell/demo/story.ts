@@ -1,9 +1,8 @@
-import { cpSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { RotatorError } from "../../core/errors.ts";
+import { escrowed, expectCode, holds, ledgerDir, ledgerFiles, shows, states, until } from "./checks.ts";
 import { person as personAt } from "./person.ts";
 import { APP, type Place, PROBES, RATE } from "./place.ts";
-import type { Answer } from "./program.ts";
 import { must, type Screen, wrong } from "./screen.ts";
 
 /** The figures of a demo that went well. */
@@ -181,43 +180,6 @@ export const tellStory = async (place: Place, { step }: Screen, signal: AbortSig
   };
 };
 
-const expectCode = ({ code, last }: Answer, name: string, wanted: number): void => {
-  const said = last["type"] === "error" ? ` (${String(last["code"])}: ${String(last["what"])})` : "";
-  must(code === wanted, `${name} ended with exit ${code} and not ${wanted}${said}.`);
-};
-
-const states = (targets: unknown): string =>
-  Array.isArray(targets) ? targets.map((t: { readonly state: string }) => t.state).join() : "";
-
-/** Whether `status` says that the one store holds the current key, and that this is `fp`. */
-const holds = async ({ program }: Place, fp: string): Promise<boolean> => {
-  const { code, last } = await program.run(["status", APP]);
-  const [app] = (last["apps"] ?? []) as readonly Readonly<Record<string, unknown>>[];
-  return (
-    code === 0 &&
-    fp !== "" &&
-    app?.["fingerprint"] === fp &&
-    states(app["stores"]) === "in-sync" &&
-    app["state"] === "idle"
-  );
-};
-
-const ledgerDir = ({ folder }: Place): string => join(folder, "state", APP, "ledger");
-
-const ledgerFiles = (place: Place): readonly string[] =>
-  readdirSync(ledgerDir(place))
-    .filter((name) => name.endsWith(".json"))
-    .map((name) => join(ledgerDir(place), name));
-
-const escrowed = ({ folder }: Place): number =>
-  readdirSync(join(folder, "state", APP, "escrow")).filter((name) => name.endsWith(".age")).length;
-
-/** Whether any 8 characters in a row of `key` stand in `text`. */
-const shows = (text: string, key: string): boolean =>
-  Array.from({ length: Math.max(0, key.length - 7) }, (_, at) => key.slice(at, at + 8)).some((piece) =>
-    text.includes(piece),
-  );
-
 const changeCopy = (place: Place, seq: number): void => {
   const copy = join(place.folder, "changed-copy");
   cpSync(ledgerDir(place), copy, { recursive: true });
@@ -231,14 +193,4 @@ const changeCopy = (place: Place, seq: number): void => {
   must(forged !== text && forged.length === text.length, "The copy could not be changed.");
   rmSync(file);
   writeFileSync(file, forged);
-};
-
-/** Looks every 20 ms, for at most 20 s. @throws RotatorError INTERRUPTED */
-const until = async (good: () => boolean, signal: AbortSignal): Promise<void> => {
-  const end = performance.now() + 20_000;
-  while (!good()) {
-    if (signal.aborted) throw new RotatorError("INTERRUPTED");
-    if (performance.now() > end) throw wrong("The chat service serves too few requests.");
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
 };

@@ -1,4 +1,4 @@
-import { readFileSync } from "node:fs";
+import { appendFileSync, readFileSync } from "node:fs";
 import { Agent, request as httpRequest } from "node:http";
 import { Secret } from "../../core/secret.ts";
 
@@ -28,8 +28,9 @@ const WRITE_EVERY = 20;
 
 /**
  * The demo's chat service: reads `IMKIT_API_KEY` and `IMKIT_BASE_URL` from a file once, at its start, as a service does that must be
- * restarted for a new key, and uses them all the time. Its lines never hold the key.
- * @param args `<env file> [--rate <requests a second>] [--salt <64 hex of a ledger>]`
+ * restarted for a new key, and uses them all the time. Its lines never hold the key. Its log (one line a request) does, where `DEBUG=1` stands
+ * in that file: the demo's leak.
+ * @param args `<env file> [--rate <requests a second>] [--salt <64 hex of a ledger>] [--log <file>]`
  * @returns the exit code: 0 drained, 2 file or arguments unusable
  */
 export const chatService = async (args: readonly string[], io: ServiceIo): Promise<number> => {
@@ -39,6 +40,7 @@ export const chatService = async (args: readonly string[], io: ServiceIo): Promi
   };
   const rate = Number(option("--rate") ?? "20");
   const salt = option("--salt");
+  const logFile = option("--log");
   let text: string;
   let base: URL;
   try {
@@ -60,6 +62,12 @@ export const chatService = async (args: readonly string[], io: ServiceIo): Promi
   const say = (type: ServiceLine["type"]): void =>
     io.print(JSON.stringify({ type, ok, failed, ...fp } satisfies ServiceLine));
 
+  const log = (line: string): void => {
+    if (logFile === undefined) return;
+    const text = `${new Date().toISOString()} chat[${process.pid}] ${line}\n`;
+    appendFileSync(logFile, text, { mode: 0o600 });
+  };
+
   const call = (body: string | null): Promise<boolean> =>
     new Promise((resolve) => {
       const no = (): void => resolve(false);
@@ -80,8 +88,12 @@ export const chatService = async (args: readonly string[], io: ServiceIo): Promi
     const user = { _id: `user${sent % 50}`, nickname: "Alice" };
     const one = call(sent % WRITE_EVERY === 0 ? JSON.stringify(user) : null).then((good) => {
       inFlight.delete(one);
+      log(good ? "INFO request served" : "INFO request failed");
       if (!good) failed += 1;
-      else if (++ok === 1) say("ready");
+      else if (++ok === 1) {
+        say("ready");
+        if (valueIn(text, "DEBUG") === "1") log(`DEBUG sent with {"im-api-key":"${key}"}`);
+      }
     });
     inFlight.add(one);
   };
