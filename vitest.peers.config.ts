@@ -4,7 +4,7 @@ import { defineConfig } from "vitest/config";
 export default defineConfig({
   test: {
     include: ["test/peers/**/*.test.ts"],
-    globalSetup: ["test/peers/up/aws.ts", "test/peers/up/kubernetes.ts"],
+    globalSetup: ["test/kit/program-setup.ts", "test/peers/up/aws.ts", "test/peers/up/kubernetes.ts"],
     testTimeout: 60_000,
     hookTimeout: 900_000,
     maxWorkers: 2,
