@@ -1,4 +1,4 @@
-import type { LedgerEvent } from "./events.ts";
+import type { LedgerEvent, Outcome } from "./events.ts";
 import {
   lastOf,
   nextGeneration,
@@ -44,10 +44,24 @@ export const begin = (r: Rotation, e: LedgerEvent & { type: "intent" }, p: Posit
 /** A restart that began before a store was written again took up nobody knows what. */
 const isOvertaken = (r: Rotation, intent: string): boolean => (r.intents.get(intent)?.at ?? 0) < r.wroteAt;
 
+/** Of a dropped target nobody wants to know more than that it is over. */
+const endDropped = (r: Rotation, target: string, intent: string, outcome: Outcome): Rotation | null => {
+  const store = r.stores.get(target);
+  const rollout = r.rollouts.get(target);
+  const isOver = outcome !== "unknown";
+  if (store?.state === "dropped")
+    return isOver && store.open?.id === intent ? setStore(r, { ...store, open: null }) : r;
+  if (rollout?.state === "dropped")
+    return isOver && rollout.open?.id === intent ? setRollout(r, { ...rollout, open: null }) : r;
+  return null;
+};
+
 /** How an effect ended. */
 export const end = (r: Rotation, e: LedgerEvent & { type: "result" }, p: Position): Rotation => {
   const intent = r.intents.get(e.intent);
   const target = intent?.target ?? "";
+  const dropped = endDropped(r, target, e.intent, e.outcome);
+  if (dropped !== null) return dropped;
   const store = r.stores.get(target);
   const code = e.code ?? null;
   // What was done for a key that is no longer the new one, or was called off, leaves everything to do.
@@ -130,7 +144,9 @@ export const observe = (r: Rotation, e: LedgerEvent & { type: "observed" }, p: P
   const store = r.stores.get(target);
   const rollout = r.rollouts.get(target);
   switch (e.what) {
-    case "intent":
+    case "intent": {
+      const dropped = endDropped(r, target, e.intent ?? "", e.outcome ?? "unknown");
+      if (dropped !== null) return dropped;
       if (store && store.open?.id === e.intent) {
         const isVoid = r.intents.get(e.intent ?? "")?.fp !== r.newFp && e.outcome !== "unknown";
         if (isVoid) return setStore(r, { ...store, state: "pending", code: null, open: null });
@@ -156,6 +172,7 @@ export const observe = (r: Rotation, e: LedgerEvent & { type: "observed" }, p: P
         return setRollout(r, { ...rollout, state: "pending", open: null });
       }
       return r;
+    }
     case "preflight": {
       const preflight = { run: e.run, ok: e.outcome === "ok", code: e.code ?? null };
       if (store) return { ...setStore(r, { ...store, preflight }), preflightRun: e.run };

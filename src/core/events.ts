@@ -79,6 +79,8 @@ export type LedgerEvent =
       readonly source: "prompt" | "stdin" | "file" | "env" | "escrow" | "inbox";
       readonly sameApp: SameApp;
       readonly appFingerprint: string | null;
+      /** When an accepted key was asked about (RFC 3339): the entry is younger. */
+      readonly acceptedTs?: string;
       readonly replaces?: Fp;
       readonly rotation?: string;
     }
@@ -115,6 +117,8 @@ export type LedgerEvent =
       readonly appFingerprint: string | null;
       /** A person accepted `different` by naming the app fingerprint. */
       readonly acceptedApp?: boolean;
+      /** As with `staged`. */
+      readonly acceptedTs?: string;
     })
   | (InRotation & { readonly type: "run-started"; readonly run: number })
   | (ProcessClaim & { readonly type: "claimed"; readonly rotation?: string })
@@ -202,7 +206,7 @@ export type ObservedEvent = InRotation & {
   readonly verdict?: Verdict;
   /** The last entry that was there when the read began: what came later it cannot have seen. */
   readonly asOf?: number;
-  /** With `verdict` rejected: when this process last saw the key accepted (RFC 3339), if it did. */
+  /** With `verdict`: when this process asked about the key the last time that it was accepted (RFC 3339), if it was. */
   readonly acceptedTs?: string;
   readonly when?: "before" | "after";
   /** null: IMKIT gave no counts. */

@@ -136,14 +136,12 @@ const late = (r: Rotation, target: string): Rotation => {
   return store === undefined ? r : setStore(r, { ...store, seenAt: 0 });
 };
 
+/** What was begun there and has no known end is closed when the rotation ends. */
 const drop = (r: Rotation, target: string): Rotation => {
   const store = r.stores.get(target);
-  if (store)
-    return { ...r, stores: new Map(r.stores).set(target, { ...store, state: "dropped", open: null }) };
+  if (store) return setStore(r, { ...store, state: "dropped" });
   const rollout = r.rollouts.get(target);
-  if (rollout)
-    return { ...r, rollouts: new Map(r.rollouts).set(target, { ...rollout, state: "dropped", open: null }) };
-  return r;
+  return rollout ? setRollout(r, { ...rollout, state: "dropped" }) : r;
 };
 
 const restarted = (r: Rotation, targets: readonly string[], p: Position): Rotation => {

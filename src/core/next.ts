@@ -187,9 +187,9 @@ const holdsNew = (s: StoreProgress): boolean =>
 
 /** Every required store holds the new key, and none is still being tried. */
 export const storesDone = (r: Rotation): boolean =>
-  [...r.stores.values()].every((s) => (s.required ? holdsNew(s) : s.open === null));
+  [...r.stores.values()].every((s) => (s.required ? holdsNew(s) : s.open === null || s.state === "dropped"));
 export const rolloutsDone = (r: Rotation): boolean =>
-  [...r.rollouts.values()].every((w) => (w.required ? isDone(w) : w.open === null));
+  [...r.rollouts.values()].every((w) => (w.required ? isDone(w) : w.open === null || w.state === "dropped"));
 
 /** Something has to be written or restarted by us. */
 export const workLeft = (r: Rotation): boolean =>

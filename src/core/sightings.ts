@@ -13,7 +13,7 @@ export type Sighting = {
 };
 export type Sightings = ReadonlyMap<Fp, Sighting>;
 
-/** One more answer. `acceptedTs`: when the one who saw the no had seen the last yes. */
+/** One more answer. `acceptedTs`: when the one who tells it had asked for the last yes; the entry that tells it is younger. */
 export const see = (
   all: Sightings,
   fp: Fp,
@@ -27,7 +27,12 @@ export const see = (
   const firstNo = before?.rejectedTs ?? null;
   switch (verdict) {
     case "accepted":
-      return new Map(all).set(fp, { verdict, ts, acceptedTs: ts, rejectedTs: null });
+      return new Map(all).set(fp, {
+        verdict,
+        ts,
+        acceptedTs: latest(before?.acceptedTs ?? null, acceptedTs ?? ts),
+        rejectedTs: null,
+      });
     case "rejected": {
       const lastYes = latest(before?.acceptedTs ?? null, acceptedTs ?? null);
       return new Map(all).set(fp, { verdict, ts, acceptedTs: lastYes, rejectedTs: firstNo ?? ts });

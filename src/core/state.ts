@@ -2,14 +2,9 @@ import type { LedgerEvent, ProcessClaim, SameApp, Verdict } from "./events.ts";
 import { evolveRotation } from "./evolve.ts";
 import { openRotation, positionOf, type Rotation, rekey } from "./rotation.ts";
 import type { Fp } from "./secret.ts";
+import { amendOld, join, leave, type OldKeys, without } from "./old-keys.ts";
 import { see, type Sightings } from "./sightings.ts";
 
-/** A key that may still work and is not the new one. `done` needs `proved` or `waived` for each. */
-export type OldKey = {
-  readonly proved: boolean;
-  readonly waived: boolean;
-  readonly discarded: boolean;
-};
 export type Staged = {
   readonly fp: Fp;
   readonly verdict: Verdict;
@@ -30,7 +25,7 @@ export type AppState = {
   readonly known: ReadonlySet<Fp>;
   readonly stale: ReadonlySet<Fp>;
   readonly dead: ReadonlySet<Fp>;
-  readonly old: ReadonlyMap<Fp, OldKey>;
+  readonly old: OldKeys;
   /** Discarded with --forget: no proof is needed, `status` still tells. */
   readonly forgotten: ReadonlySet<Fp>;
   readonly staged: Staged | null;
@@ -97,7 +92,7 @@ const evolveApp = (s: AppState, e: LedgerEvent, at: At): AppState => {
     case "opened":
       return opened(s, e, at);
     case "mode-found":
-      return { ...s, verdicts: see(s.verdicts, e.fp, { verdict: "accepted", ts: at.ts }) };
+      return { ...s, verdicts: see(s.verdicts, e.fp, { verdict: "accepted", ts: at.ts, ...yesOf(e) }) };
     case "observed":
       return observed(s, e, at);
     case "result":
@@ -143,21 +138,8 @@ const evolveApp = (s: AppState, e: LedgerEvent, at: At): AppState => {
   }
 };
 
-const amendOld = (old: AppState["old"], fp: Fp, change: Partial<OldKey>): AppState["old"] => {
-  const key = old.get(fp);
-  return key === undefined ? old : new Map(old).set(fp, { ...key, ...change });
-};
-const without = (set: ReadonlySet<Fp>, fp: Fp): ReadonlySet<Fp> =>
-  set.has(fp) ? new Set([...set].filter((x) => x !== fp)) : set;
-const FRESH_OLD: OldKey = { proved: false, waived: false, discarded: false };
-const join = (old: AppState["old"], fp: Fp, discarded = false): AppState["old"] =>
-  old.has(fp) ? old : new Map(old).set(fp, { ...FRESH_OLD, discarded });
-const leave = (old: AppState["old"], fp: Fp): AppState["old"] => {
-  if (!old.has(fp)) return old;
-  const next = new Map(old);
-  next.delete(fp);
-  return next;
-};
+const yesOf = ({ acceptedTs }: { readonly acceptedTs?: string }): { readonly acceptedTs?: string } =>
+  acceptedTs === undefined ? {} : { acceptedTs };
 
 /**
  * Whatever is known and was not rejected is an old key: also the one that was current until now and is in no store any more, and, while a
@@ -190,7 +172,7 @@ const staged = (s: AppState, e: LedgerEvent & { type: "staged" }, at: At): AppSt
   const base: AppState = {
     ...s,
     known: new Set(s.known).add(e.fp),
-    verdicts: see(s.verdicts, e.fp, { verdict: e.verdict, ts: at.ts }),
+    verdicts: see(s.verdicts, e.fp, { verdict: e.verdict, ts: at.ts, ...yesOf(e) }),
     old: leave(e.replaces === undefined ? s.old : join(s.old, e.replaces), e.fp),
     forgotten: without(s.forgotten, e.fp),
   };
@@ -242,8 +224,7 @@ const opened = (s: AppState, e: LedgerEvent & { type: "opened" }, at: At): AppSt
 
 const observed = (s: AppState, e: LedgerEvent & { type: "observed" }, at: At): AppState => {
   if (e.what === "verdict" && typeof e.fp === "string" && e.verdict !== undefined) {
-    const { verdict, acceptedTs } = e;
-    const verdicts = see(s.verdicts, e.fp, { verdict, ts: at.ts, ...(acceptedTs ? { acceptedTs } : {}) });
+    const verdicts = see(s.verdicts, e.fp, { verdict: e.verdict, ts: at.ts, ...yesOf(e) });
     const alive = e.verdict === "accepted" && s.old.get(e.fp)?.proved === true;
     return alive
       ? { ...s, verdicts, old: amendOld(s.old, e.fp, { proved: false }), dead: without(s.dead, e.fp) }

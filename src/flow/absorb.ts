@@ -6,7 +6,7 @@ import type { Hands } from "./hands.ts";
 import type { Journal } from "./journal.ts";
 import type { Keys } from "./keys.ts";
 import { pendingKey, settle } from "./open.ts";
-import { compareApps, examine } from "./probing.ts";
+import { acceptedAt, compareApps, examine } from "./probing.ts";
 
 /**
  * Keys that are in escrow and in no ledger entry. One that bears its own fingerprint was saved just before `stage` was killed, and is taken
@@ -57,6 +57,7 @@ const takeIn = async (hands: Hands, journal: Journal, fp: Fp, key: Secret): Prom
       verdict: examined.verdict,
       source: "escrow",
       ...compared,
+      ...acceptedAt(examined.verdict, examined.askedTs),
     };
     // A second key beside a staged one is not chosen for anybody: it is kept, and must be revoked like an old key.
     return pendingKey(journal) === null ? [staged] : [{ type: "discarded", fp, forget: false }];

@@ -1,4 +1,5 @@
 import type { LedgerEvent } from "../core/events.ts";
+import type { Rotation } from "../core/rotation.ts";
 import type { Fp } from "../core/secret.ts";
 import { ensureOurs, FRESH_MS } from "./claim.ts";
 import { type Pass, rotationOf } from "./pass.ts";
@@ -20,10 +21,30 @@ export const finish = async (pass: Pass): Promise<readonly LedgerEvent[]> => {
   }
   return [
     ...(await usageAfter(pass)),
+    ...givenUp(r),
     { type: "done", rotation: r.id, appFingerprint: app?.fingerprint(s.salt ?? "") ?? null },
     { type: "released", inst: hands.host.claim.inst, rotation: r.id },
   ];
 };
+
+/** A target that was dropped in the middle of an effect: nobody will ever look how that ended. */
+const givenUp = (r: Rotation): readonly LedgerEvent[] =>
+  [...r.stores.values(), ...r.rollouts.values()].flatMap(({ name, open }): LedgerEvent[] =>
+    open === null
+      ? []
+      : [
+          {
+            type: "observed",
+            what: "intent",
+            rotation: r.id,
+            run: r.run,
+            intent: open.id,
+            target: name,
+            outcome: "failed",
+            code: "DROPPED",
+          },
+        ],
+  );
 
 /** The new key leaves escrow only while a store shows it, and a process that slept since it looked looks again. */
 const mayDrop = async (pass: Pass, fp: Fp): Promise<boolean> => {

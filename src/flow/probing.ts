@@ -36,9 +36,18 @@ export const probeKey = async (
   }
 };
 
+/** RFC 3339. What is said of a key holds for when it was asked about, not for when that is written down. */
+export const wallClock = ({ clock }: Pick<Hands, "clock">): string => new Date(clock.now()).toISOString();
+
+/** How an event tells since when, at the latest, a yes is old. */
+export const acceptedAt = (verdict: Probe["verdict"], askedTs: string): { readonly acceptedTs?: string } =>
+  verdict === "accepted" ? { acceptedTs: askedTs } : {};
+
 export type Examined = {
   readonly probe: Probe;
   readonly control: Probe | null;
+  /** Just before the question went out, RFC 3339. */
+  readonly askedTs: string;
   /** The verdict on the key, after the made-up key was asked too: a door that opens to anyone says nothing of a key. */
   readonly verdict: Probe["verdict"];
   readonly why: string;
@@ -65,6 +74,7 @@ export const clarify = async <T extends { readonly key: Secret; readonly probe: 
 
 /** A new key beside a made-up one. */
 export const examine = async (hands: Hands, key: Secret, signal: AbortSignal): Promise<Examined> => {
+  const askedTs = wallClock(hands);
   const [probe, control] = await Promise.all([
     probeKey(hands, key, signal),
     hands.app.revoke.control ? probeKey(hands, key.lookalike(hands.entropy), signal) : null,
@@ -72,9 +82,9 @@ export const examine = async (hands: Hands, key: Secret, signal: AbortSignal): P
   if (probe.verdict === "accepted" && control !== null && !controlRejects(control)) {
     const why =
       control.verdict === "accepted" ? "a made-up key is accepted too" : `a made-up key: ${control.why}`;
-    return { probe, control, verdict: "unclear", why };
+    return { probe, control, askedTs, verdict: "unclear", why };
   }
-  return { probe, control, verdict: probe.verdict, why: probe.why };
+  return { probe, control, askedTs, verdict: probe.verdict, why: probe.why };
 };
 
 /**
@@ -109,19 +119,19 @@ export const modeOf = (old: readonly Fp[], probes: readonly OldProbe[]): Mode =>
   return old.every((fp) => dead.has(fp)) ? "replace" : "overlap";
 };
 
-export type Answer = { readonly fp: Fp; readonly probe: Pick<Probe, "verdict"> };
+export type Answer = { readonly fp: Fp; readonly askedTs: string; readonly probe: Pick<Probe, "verdict"> };
 
 /** `observed` events for verdicts that the ledger does not hold yet. An unclear answer is no news. */
 export const verdictNews = (pass: Pass, answers: readonly Answer[]): readonly LedgerEvent[] => {
-  const { journal, keys, run, hands } = pass;
+  const { journal, keys, run } = pass;
   const { verdicts } = journal.state();
   const rotation = rotationOf(pass).id;
-  const now = new Date(hands.clock.now()).toISOString();
-  for (const { fp, probe } of answers) if (probe.verdict === "accepted") keys.accepted.set(fp, now);
+  for (const { fp, probe, askedTs } of answers)
+    if (probe.verdict === "accepted") keys.accepted.set(fp, askedTs);
   return answers
     .filter(({ fp, probe }) => probe.verdict !== "unclear" && verdicts.get(fp)?.verdict !== probe.verdict)
     .map(({ fp, probe: { verdict } }) => {
-      const acceptedTs = verdict === "rejected" ? keys.accepted.get(fp) : undefined;
+      const acceptedTs = keys.accepted.get(fp);
       const seen = acceptedTs === undefined ? {} : { acceptedTs };
       return { type: "observed", what: "verdict", rotation, run, fp, verdict, ...seen };
     });

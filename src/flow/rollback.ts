@@ -33,7 +33,7 @@ export const rollback = async (hands: Hands, options: RollbackOptions): Promise<
     const r = isOpen(s) ? s.rotation : null;
     if (r === null || r.id !== id || r.rolledBack) return [];
     const to = await wayBack(hands, s, keys, options.acceptLeaked);
-    if (r.newFp === null && r.wroteAt === 0)
+    if (r.newFp === null && r.intents.size === 0)
       return [
         { type: "abandoned", rotation: r.id, why: "the leak was taken back before anything was written" },
       ];

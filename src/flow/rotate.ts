@@ -196,7 +196,17 @@ const sayStillAccepted = async (journal: Journal, keys: Keys): Promise<void> => 
     const told = s.verdicts.get(fp);
     if (seen === undefined || told?.verdict !== "accepted") return [];
     if (Date.parse(seen) - Date.parse(told.acceptedTs ?? told.ts) < SAY_AGAIN_MS) return [];
-    return [{ type: "observed", what: "verdict", rotation: r.id, run: r.run, fp, verdict: "accepted" }];
+    return [
+      {
+        type: "observed",
+        what: "verdict",
+        rotation: r.id,
+        run: r.run,
+        fp,
+        verdict: "accepted",
+        acceptedTs: seen,
+      },
+    ];
   });
   if (events.length > 0) await journal.record(events);
 };

@@ -9,7 +9,7 @@ import type { Hands } from "./hands.ts";
 import { type Journal, openJournal } from "./journal.ts";
 import { openKeys } from "./keys.ts";
 import { ensureGenesis, pendingKey, settle } from "./open.ts";
-import { compareApps, type Examined, examine, judgeBeside, modeOf, probeKey } from "./probing.ts";
+import { acceptedAt, compareApps, type Examined, examine, judgeBeside, modeOf, probeKey } from "./probing.ts";
 
 export type StageOptions = {
   readonly source: "prompt" | "stdin" | "file" | "env" | "inbox";
@@ -92,7 +92,7 @@ const look = async (hands: Hands, journal: Journal, key: Secret): Promise<Look> 
     examine(hands, key, hands.signal),
     Promise.all(
       oldFps.map(async (fp) => {
-        const old = await keys.get(fp);
+        const old = await keys.find(fp);
         return old === null ? [] : [{ fp, key: old, probe: await probeKey(hands, old, hands.signal) }];
       }),
     ).then((all) => all.flat()),
@@ -126,6 +126,7 @@ const stagedEvents = (
       source,
       sameApp: seen.sameApp,
       appFingerprint: seen.appFingerprint,
+      ...acceptedAt(seen.examined.verdict, seen.examined.askedTs),
       ...(pending !== null && !same && !isForeign(s, pending) ? { replaces: pending } : {}),
       ...into,
     },
@@ -228,7 +229,7 @@ export const discard = async (
       dropped = forget ? ([...s.old].find(([, k]) => k.discarded)?.[0] ?? null) : null;
       return dropped === null ? [] : [{ type: "discarded", fp: dropped, forget: true }];
     }
-    if (r !== null && r.newFp === dropped && (r.wroteAt > 0 || r.rolledBack)) {
+    if (r !== null && r.newFp === dropped && (r.intents.size > 0 || r.rolledBack)) {
       throw new RotatorError("TOO_LATE", {
         what: r.rolledBack
           ? "The rotation goes back to the old key; there is no staged key to discard."

@@ -3,6 +3,7 @@ import type { Fp, Secret } from "../core/secret.ts";
 import { unproved } from "../core/state.ts";
 import { type Pass, rotationOf } from "./pass.ts";
 import {
+  acceptedAt,
   clarify,
   compareApps,
   examine,
@@ -11,6 +12,7 @@ import {
   probeKey,
   runTriads,
   verdictNews,
+  wallClock,
 } from "./probing.ts";
 import { preflightRollout } from "./roll.ts";
 import { preflightStore } from "./push.ts";
@@ -23,12 +25,18 @@ type Held = { readonly fp: Fp; readonly key: Secret };
 
 /** The old keys that we can still ask about. */
 const heldKeys = async (pass: Pass, fps: readonly Fp[]): Promise<readonly Held[]> => {
-  const all = await Promise.all(fps.map(async (fp) => ({ fp, key: await pass.keys.get(fp) })));
+  const all = await Promise.all(fps.map(async (fp) => ({ fp, key: await pass.keys.find(fp) })));
   return all.flatMap(({ fp, key }) => (key === null ? [] : [{ fp, key }]));
 };
 
 const probeAll = (pass: Pass, keys: readonly Held[]) =>
-  Promise.all(keys.map(async (k) => ({ ...k, probe: await probeKey(pass.hands, k.key, pass.signal) })));
+  Promise.all(
+    keys.map(async (k) => ({
+      ...k,
+      askedTs: wallClock(pass.hands),
+      probe: await probeKey(pass.hands, k.key, pass.signal),
+    })),
+  );
 
 /** The new key, every old key and a made-up one: may we begin, and in which mode. */
 export const verify = async (pass: Pass): Promise<Facts> => {
@@ -70,7 +78,16 @@ export const verify = async (pass: Pass): Promise<Facts> => {
       : {};
   return [
     ...news,
-    { type: "mode-found", rotation: r.id, run, mode: modeOf(old, probes), fp, ...compared, ...accepted },
+    {
+      type: "mode-found",
+      rotation: r.id,
+      run,
+      mode: modeOf(old, probes),
+      fp,
+      ...compared,
+      ...accepted,
+      ...acceptedAt("accepted", examined.askedTs),
+    },
   ];
 };
 
@@ -139,6 +156,7 @@ export const prove = async (pass: Pass, fps: readonly Fp[]): Promise<Facts> => {
     });
   }
   if (fresh === null) return [];
+  const acceptedTs = wallClock(hands);
   const ends = await runTriads(hands, fresh, held, pass.signal);
   const s = journal.state();
   for (const end of ends) pass.ends.set(end.fp, end);
@@ -150,6 +168,8 @@ export const prove = async (pass: Pass, fps: readonly Fp[]): Promise<Facts> => {
     }
     if (end.why !== "") hands.tell({ kind: "note", text: `No clear answer: ${end.why}` });
     if (end.verdict === "unclear" || s.verdicts.get(end.fp)?.verdict === "accepted") return [];
-    return [{ type: "observed", what: "verdict", rotation: r.id, run, fp: end.fp, verdict: "accepted" }];
+    return [
+      { type: "observed", what: "verdict", rotation: r.id, run, fp: end.fp, verdict: "accepted", acceptedTs },
+    ];
   });
 };

@@ -139,8 +139,9 @@ export const tell = async <T>(
         product.confirmRevoked(hands, { waive, waitMs, key: key === null ? null : new product.Secret(key) }),
       ),
     rollback: (acceptLeaked = false) =>
-      run("rollback", (hands) =>
-        product.rollback(hands, {
+      run("rollback", (hands) => {
+        if (acceptLeaked) world.checks.acceptsLeaked(hands.host.claim.inst);
+        return product.rollback(hands, {
           reason: null,
           ticket: null,
           drop: [],
@@ -148,8 +149,8 @@ export const tell = async <T>(
           acceptApp: null,
           waitMs: 0,
           acceptLeaked,
-        }),
-      ),
+        });
+      }),
     discard: (forget = false) =>
       run("discard", async (hands) => {
         await product.discard(hands, forget);

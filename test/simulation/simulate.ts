@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
 import { colleague, cron, type End, operator, strangers } from "./world/people.ts";
+import { wrongTurns } from "./world/leak.ts";
 import type { Product } from "./world/product.ts";
 import type { Scenario } from "./world/scenario.ts";
 import { makeWorld } from "./world/world.ts";
@@ -35,6 +36,7 @@ export const simulate = async (seed: number, options: SimulateOptions): Promise<
   void cron(world, () => end !== null);
   void colleague(world);
   strangers(world);
+  wrongTurns(world, () => end !== null);
   const steps = await world.time.run(() => end !== null || world.violations().length > 0, MOST_STEPS);
   const ended = end as End | null;
   if (world.violations().length === 0) {

@@ -16,6 +16,10 @@ export type Checks = Watcher & {
   readonly acknowledged: (text: string) => void;
   /** A person reads that an old key may be revoked now. */
   readonly saysRevoke: (proc: Proc) => void;
+  /** A person tells that process to go back to a leaked key if need be. */
+  readonly acceptsLeaked: (inst: string) => void;
+  /** Somebody took that key out of escrow. */
+  readonly taken: (fp: string) => void;
   readonly atEnd: () => void;
   readonly fpOf: (text: string) => string;
 };
@@ -31,6 +35,9 @@ type Around = {
   readonly processes: ReadonlyMap<string, Proc>;
   readonly violated: (what: string) => void;
   readonly probes: number;
+  /** Wall clock of the world's begin, and whether some process has another. */
+  readonly epoch: number;
+  readonly isSkewed: () => boolean;
 };
 
 type Intent = {
@@ -62,6 +69,9 @@ export const checksOf = (around: Around): Checks => {
   const acked = new Map<string, string>();
   const strange = new Set<string>();
   const mayWork = new Set<string>();
+  const taken = new Set<string>();
+  const fearless = new Set<string>();
+  const acceptedLeaks = new Set<string>();
   const tries = new Map<string, number>();
   const fps = new Map<string, string>();
   const texts = new Map<string, string>();
@@ -109,8 +119,9 @@ export const checksOf = (around: Around): Checks => {
       const store = stores.get(w.reads);
       // It was restarted while somebody had put another value there, who took it away again before anyone looked.
       const isHidden = (w.tainted && store?.changedBy !== "us") || proc.memory.lies.has(w.reads);
+      const read = r.stores.get(w.reads);
       const isOutside =
-        store === undefined || r.stores.get(w.reads)?.state === "dropped" || !store.plan.required;
+        store === undefined || read === undefined || read.state === "dropped" || !store.plan.required;
       if (!isHidden && !isOutside && store.value === text) {
         violated(`${claim} by ${proc.name}, but the workload ${w.plan.name} uses an old key`);
       }
@@ -140,7 +151,7 @@ export const checksOf = (around: Around): Checks => {
       // In an emergency a target that may not be written stops itself alone.
       const asked = r.emergency === null ? targets : targets.filter((t) => t.name === e.target);
       const unsure = asked.filter((t) => t.preflight?.run !== e.run || !t.preflight.ok);
-      if (before.leaked.has(e.fp)) violated(`${what} with a leaked key`);
+      if (before.leaked.has(e.fp) && !acceptedLeaks.has(e.fp)) violated(`${what} with a leaked key`);
       if (unsure.length > 0)
         violated(`${what} before the preflight of ${unsure.map((t) => t.name).join(", ")}`);
       if (r.verified?.run !== e.run || !r.verified.ok) violated(`${what} before the new key was verified`);
@@ -208,7 +219,17 @@ export const checksOf = (around: Around): Checks => {
     if (intent === undefined) return violated(`${proc.name} records the end of an intent that is not there`);
     if (e.outcome === "unknown") return;
     const read = proc.memory.reads.get(intent.target);
-    if (intent.action === "write" && e.type === "observed" && (read === undefined || read.at < intent.at)) {
+    const isGivenUp =
+      e.code === "DROPPED" &&
+      [...(state().rotation?.stores.values() ?? []), ...(state().rotation?.rollouts.values() ?? [])].some(
+        (t) => t.name === intent.target && t.state === "dropped",
+      );
+    if (
+      intent.action === "write" &&
+      e.type === "observed" &&
+      !isGivenUp &&
+      (read === undefined || read.at < intent.at)
+    ) {
       violated(`${proc.name} closes ${intent.id} without a look at ${intent.target}`);
     }
     const saw = proc.memory.saw.get(intent.target)?.get(textOf(intent.fp)) ?? -1;
@@ -275,7 +296,57 @@ export const checksOf = (around: Around): Checks => {
       violated(`${proc.name} takes over from ${holder.name}, which is awake and said nothing`);
   };
 
-  const judge = (proc: Proc, e: LedgerEvent, id: string, before: AppState): void => {
+  /** A leak is over when the key is dead or a person answers for it, and in no other way. */
+  const leakStays = (proc: Proc, e: LedgerEvent, before: AppState): void => {
+    const after = state();
+    for (const fp of before.leaked) {
+      if (!before.old.has(fp) || after.old.has(fp) || acceptedLeaks.has(fp)) continue;
+      const isOver =
+        before.old.get(fp)?.proved ||
+        before.old.get(fp)?.waived ||
+        after.dead.has(fp) ||
+        e.type === "abandoned";
+      if (!isOver) violated(`the leaked key ${short(fp)} is forgotten by ${proc.name}: ${e.type}`);
+    }
+    const now = after.rotation?.ended === null ? after.rotation.newFp : after.current;
+    const isNews = now !== (before.rotation?.ended === null ? before.rotation.newFp : before.current);
+    if (isNews && now !== null && after.leaked.has(now) && !acceptedLeaks.has(now) && e.type !== "adopted")
+      violated(`the leaked key ${short(now)} is the new one by ${proc.name}: ${e.type}`);
+  };
+
+  const goesBack = (proc: Proc, e: LedgerEvent & { type: "rollback-requested" }, before: AppState): void => {
+    const text = textOf(e.to);
+    if (before.leaked.has(e.to) && !fearless.has(proc.claim.inst))
+      violated(`${proc.name} goes back to the leaked key ${short(e.to)}`);
+    acceptedLeaks.add(e.to);
+    const key = text === null ? undefined : imkit.keys.get(text);
+    if (key === undefined || key.deadAt <= proc.startedAt)
+      violated(`${proc.name} goes back to ${short(e.to)}, which is dead`);
+    if (text === null || taken.has(e.to)) return;
+    acked.set(text, e.to);
+    if (!isKept(e.to)) violated(`${proc.name} goes back to ${short(e.to)}, which nobody has`);
+  };
+
+  /** What is on record about a key's life is true: it worked when it was seen to, and was dead when it was seen dead. */
+  const sightings = (proc: Proc, e: LedgerEvent, ts: string): void => {
+    const fps =
+      "fp" in e && typeof e.fp === "string" ? [e.fp] : e.type === "wrong-key-revoked" ? [e.new] : [];
+    for (const fp of fps) {
+      const sight = state().verdicts.get(fp);
+      const text = textOf(fp);
+      const key = text === null ? undefined : imkit.keys.get(text);
+      if (sight === undefined || key === undefined) continue;
+      // A key that IMKIT did not know yet was truly rejected.
+      const isNo = sight.rejectedTs === ts && sight.verdict === "rejected" && key.worksAt <= proc.startedAt;
+      if (isNo && imkit.works(key.text)) violated(`${proc.name} calls ${short(fp)} rejected, which works`);
+      const at = (text: string): number => Date.parse(text) - around.epoch;
+      const late = sight.acceptedTs === null ? 0 : at(sight.acceptedTs) - key.deadAt;
+      if (late > 0 && !around.isSkewed())
+        violated(`${short(fp)} was seen to work ${late} ms after its death (${proc.name})`);
+    }
+  };
+
+  const judge = (proc: Proc, e: LedgerEvent, id: string, ts: string, before: AppState): void => {
     const isWork = e.type === "observed" ? e.intent !== undefined : WORK.has(e.type);
     if (isWork) workedAt = time.now();
     if (e.type === "intent") intended(proc, e, id, before);
@@ -285,12 +356,18 @@ export const checksOf = (around: Around): Checks => {
       provedAt = time.now();
       proved(proc, e);
     }
+    if (e.type === "rollback-requested") goesBack(proc, e, before);
+    sightings(proc, e, ts);
     if (e.type === "waived") forget(e.fp);
     if (e.type === "claimed") claimed(proc, e, before);
     if (e.type === "waiting" && e.for === "revoke") isEverywhere(proc, "asks to revoke");
     if (e.type === "closing") isClosable(proc, e.type, before);
     if (e.type === "done") {
       if (before.rotation?.closing !== true) violated(`${proc.name} is done without closing`);
+      for (const fp of before.rotation?.emergency?.leaked ?? []) {
+        const isOver = before.dead.has(fp) || before.old.get(fp)?.waived || acceptedLeaks.has(fp);
+        if (!isOver) violated(`${proc.name} is done while the leaked key ${short(fp)} is not proved dead`);
+      }
       noneWorks(proc, before);
       forget(before.rotation?.newFp);
     }
@@ -315,7 +392,9 @@ export const checksOf = (around: Around): Checks => {
       if (line.includes(text.slice(4, 24)) || line.includes(text.slice(30, 50)))
         violated("a key is in the ledger");
     }
-    entry.events.forEach((e, index) => judge(proc, e, `${entry.seq}.${index}`, before));
+    entry.events.forEach((e, index) => judge(proc, e, `${entry.seq}.${index}`, entry.ts, before));
+    const last = entry.events.at(-1);
+    if (before.leaked.size > 0 && last !== undefined) leakStays(proc, last, before);
     lastEntryAt.set(proc.claim.inst, time.now());
   };
 
@@ -359,7 +438,7 @@ export const checksOf = (around: Around): Checks => {
   const noneLost = (why: string, proc: Proc | null = null): void => {
     const s = state();
     for (const [text, fp] of acked) {
-      const isReleased = s.forgotten.has(fp) || s.dead.has(fp);
+      const isReleased = s.forgotten.has(fp) || s.dead.has(fp) || taken.has(fp);
       const isForeign = imkit.keys.get(text)?.app !== "app-1";
       if (isReleased || isForeign || isKept(fp)) continue;
       // What a stranger takes from the stores after it was closed is in nobody's hands.
@@ -394,7 +473,8 @@ export const checksOf = (around: Around): Checks => {
       const isElsewhere = [...stores.values()].some((o) => o !== store && o.value === value);
       const wasLiedTo =
         read?.honest === false || (store.changedBy === "foreign" && (read?.at ?? 0) < store.changedAt);
-      if (key && !key.proved && !key.waived && !wasLiedTo && !around.escrow().blobs.has(fp) && !isElsewhere) {
+      const isKeptElsewhere = around.escrow().blobs.has(fp) || isElsewhere || taken.has(fp);
+      if (key && !key.proved && !key.waived && !wasLiedTo && !isKeptElsewhere) {
         violated(`the old key ${short(fp)} is lost: ${proc.name} overwrites its last copy in ${name}`);
       }
     },
@@ -424,6 +504,8 @@ export const checksOf = (around: Around): Checks => {
       const wasStopped = proc.pausedUntil() > 0 && time.now() - proc.pausedUntil() < 1_000;
       if (!wasStopped) isEverywhere(proc, "says that it is safe to revoke");
     },
+    acceptsLeaked: (inst) => void fearless.add(inst),
+    taken: (fp) => void taken.add(fp),
     atEnd: () => {
       noneLost("at the end");
       const report = sound.verifyLedger(around.ledger().lines, { folder: true });

@@ -1,4 +1,5 @@
 import type { IssuedKey } from "./imkit.ts";
+import { callLeak, goBack, stopLeak } from "./leak.ts";
 import type { Ended, World } from "./world.ts";
 
 /** How the story of a world ended for its people. */
@@ -65,10 +66,10 @@ export const operator = async (world: World): Promise<End> => {
     }
   };
 
-  const options = (restarted: boolean) => ({
+  const options = (restarted: boolean, drop: readonly string[]) => ({
     reason: null,
     ticket: null,
-    drop: [],
+    drop,
     restarted,
     // The first key that anybody took for ours may have been the stranger.
     acceptApp: insists
@@ -78,8 +79,8 @@ export const operator = async (world: World): Promise<End> => {
     waitMs: chance.chance(0.2) ? chance.pick([10_000, 10_000, 10_000, 110_000]) : 0,
   });
 
-  const rotate = async (restarted = false): Promise<string> => {
-    const chosen = options(restarted);
+  const rotate = async (restarted = false, drop: readonly string[] = []): Promise<string> => {
+    const chosen = options(restarted, drop);
     const ended = await world.command("rotate", (hands) => product.rotate(hands, chosen));
     last = `rotate ${outcomeOf(ended)}`;
     if (ended.kind === "failed") return ended.code;
@@ -102,6 +103,11 @@ export const operator = async (world: World): Promise<End> => {
   for (let round = 1; round <= MOST_ROUNDS && peaceRounds <= PEACE_ROUNDS; round++) {
     if (world.violations().length > 0) return { how: "stuck", rounds: round, last };
     if (world.isCalm()) peaceRounds++;
+    if (round === 1 && scenario.leak && chance.chance(0.3)) {
+      last = `alarm ${await callLeak(world, "rotate", 0)}`;
+      if (chance.chance(0.5)) stopLeak(world);
+      if (chance.chance(0.1)) last = `rollback ${await goBack(world, "rollback", chance.chance(0.8))}`;
+    }
     if (!isStaged) await stage(peaceRounds > 5);
     if (!world.isCalm() && chance.chance(scenario.changesMind)) {
       const forget = chance.chance(0.3);
@@ -113,6 +119,8 @@ export const operator = async (world: World): Promise<End> => {
         continue;
       }
     }
+    if (!world.isCalm() && chance.chance(scenario.rollsBack))
+      last = `rollback ${await goBack(world, "rollback", chance.chance(0.5))}`;
     const before = world.state();
     const answer = await rotate();
     switch (answer) {
@@ -130,8 +138,29 @@ export const operator = async (world: World): Promise<End> => {
       case "staged":
         break;
       case "waiting-key":
-      case "blackout":
+        if (world.state().rotation?.emergency?.order === "revoke-first" && chance.chance(0.7))
+          stopLeak(world);
+        mine = null;
+        isStaged = false;
+        break;
       case "wrong-key-revoked":
+        if (
+          chance.chance(0.4) &&
+          (await goBack(world, "rollback", chance.chance(0.3))) !== "ROLLBACK_REFUSED"
+        )
+          break;
+        mine = null;
+        isStaged = false;
+        break;
+      case "PLAN_CHANGED": {
+        const gone = [...world.missing];
+        last = `${last} ${gone.join(" ")}`;
+        // What is put back is as it was; what is dropped stays where it is.
+        if (!world.isCalm() && chance.chance(0.5)) await rotate(false, gone);
+        else world.missing.clear();
+        break;
+      }
+      case "blackout":
         mine = null;
         isStaged = false;
         break;
@@ -156,12 +185,19 @@ export const operator = async (world: World): Promise<End> => {
         last = `${last} ${code}`;
         const key = [...imkit.keys.values()].find((k) => world.fpOf(k.text) === r?.newFp);
         const isDoubted = code === "KEY_REJECTED" || code === "IMKIT_UNCLEAR";
+        // Who still has the key gives it once more; else another one has to do.
+        if (code === "ESCROW_LOST") {
+          if (chance.chance(0.5)) mine = key?.revokedAt === null ? key : null;
+          await stage(chance.chance(0.5) || world.isCalm());
+        }
         if (code === "WRONG_APP" && key?.app === "app-1") insists = true;
         else if (code === "WRONG_APP" || (isDoubted && key?.revokedAt !== null)) {
           mine = null;
           await stage(true);
         }
-        if (code === "STORE_CONFLICT" && (world.isCalm() || chance.chance(0.3))) mend(world);
+        const isConflict =
+          code === "STORE_CONFLICT" || (r !== null && product.failureOf(r)?.detail === "CONFLICT");
+        if (isConflict && (world.isCalm() || chance.chance(0.3))) mend(world);
         await world.sleep(waitMs());
         break;
       }

@@ -22,6 +22,7 @@ export type Proc = {
   readonly clock: Clock;
   readonly host: Host;
   readonly signal: AbortSignal;
+  readonly startedAt: number;
   /** Killed, or gone after its work. */
   readonly isDead: () => boolean;
   readonly exit: () => void;
@@ -187,6 +188,7 @@ export const startProcess = (name: string, around: Surroundings): Proc => {
       isGone: (other) => call("isGone", 0, () => other.host === machine && !around.isAlive(other)),
     },
     signal: stop.signal,
+    startedAt: time.now(),
     isDead: () => dead,
     pausedUntil: () => pausedUntil,
     kill: die,

@@ -109,6 +109,8 @@ export const trueLedger = (around: LedgerAround): TrueLedger => {
 /** Keys at rest. The text of a key stands for its encrypted blob. */
 export type TrueEscrow = {
   readonly blobs: ReadonlyMap<string, string>;
+  /** A blob is gone, and nobody knows why. */
+  readonly lose: (fp: string) => void;
   readonly port: (proc: Proc) => Escrow;
 };
 
@@ -127,6 +129,10 @@ export const trueEscrow = (around: {
   const failure = (): Error => new product.RotatorError("ESCROW_FAILED");
   return {
     blobs,
+    lose: (fp) => {
+      trace(() => `escrow loses ${fp.slice(0, 8)}`);
+      blobs.delete(fp);
+    },
     port: (proc) => ({
       where: "world",
       list: () => proc.call("list escrow", 0, () => [...blobs.keys()].sort()),

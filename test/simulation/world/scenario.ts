@@ -39,6 +39,14 @@ export type Scenario = {
   readonly changesMind: number;
   readonly wrongApp: number;
   readonly never: number;
+  /** Somebody hears that a key leaked. */
+  readonly leak: boolean;
+  /** How often somebody takes a wrong turn, or a way back, right when the ledger grew. */
+  readonly turns: number;
+  /** How often the person rolls back instead of going on. */
+  readonly rollsBack: number;
+  /** Clocks of machines differ. */
+  readonly skews: number;
 };
 
 export const makeStore = (
@@ -103,6 +111,10 @@ export const quiet = (stores: readonly TrueStore[], workloads: readonly TrueWork
   changesMind: 0,
   wrongApp: 0,
   never: 0,
+  leak: false,
+  turns: 0,
+  rollsBack: 0,
+  skews: 0,
 });
 
 export const drawScenario = (chance: Prng): Scenario => {
@@ -212,5 +224,9 @@ export const drawScenario = (chance: Prng): Scenario => {
     changesMind: some(0.15, 0.3),
     wrongApp: some(0.07, 0.5),
     never: some(0.05, 1),
+    leak: chance.chance(0.4),
+    turns: some(0.4, chance.pick([0.03, 0.08, 0.2])),
+    rollsBack: some(0.15, 0.25),
+    skews: some(0.4, 0.1),
   };
 };

@@ -50,6 +50,10 @@ export type World = {
   /** Somebody who is not us changes a store. */
   readonly edit: (store: TrueStore, value: string | null) => void;
   readonly restart: (w: TrueWorkload) => void;
+  /** Targets that are not in the config just now. */
+  readonly missing: Set<string>;
+  /** Told of each new entry. */
+  readonly onEntry: (happens: (proc: Proc, entry: Entry) => void) => void;
 };
 
 const summary = (value: unknown): string =>
@@ -99,6 +103,8 @@ export const makeWorld = ({
   const processes = new Map<string, Proc>();
   const vendor = imkit(product, time, chance, scenario.imkit, isCalm, trace);
   const names = new Map<string, string>();
+  const missing = new Set<string>();
+  const listeners: ((proc: Proc, entry: Entry) => void)[] = [];
   const show = (text: string | null): string => {
     if (text === null) return "nothing";
     const known = names.get(text) ?? `K${names.size}`;
@@ -119,6 +125,8 @@ export const makeWorld = ({
     processes,
     violated,
     probes: 3,
+    epoch: EPOCH,
+    isSkewed: () => scenario.skews > 0,
   });
   ledger = trueLedger({
     product,
@@ -129,6 +137,7 @@ export const makeWorld = ({
     entered: (proc, entry, before) => {
       checks.entered(proc, entry, before);
       ambush(proc, entry);
+      for (const happens of listeners) happens(proc, entry);
     },
     violated,
     trace,
@@ -200,6 +209,10 @@ export const makeWorld = ({
     show,
   };
 
+  const inConfig = <T extends { readonly plan: { readonly name: string } }>(
+    all: readonly T[],
+  ): readonly T[] => all.filter((t) => !missing.has(t.plan.name));
+
   let count = 0;
   const command = <T>(
     name: string,
@@ -223,7 +236,7 @@ export const makeWorld = ({
         epoch: EPOCH,
         machine: `m${chance.int(1, scenario.machines)}`,
         pid: count,
-        skewMs: chance.chance(0.1) ? chance.int(-100_000, 100_000) : 0,
+        skewMs: chance.chance(scenario.skews) ? chance.int(-100_000, 100_000) : 0,
         fate: chosen ?? drawn,
         isAlive: (claim) => processes.get(claim.inst)?.isDead() === false,
         trace,
@@ -234,8 +247,8 @@ export const makeWorld = ({
       const hands: Hands = {
         app: {
           name: "chat",
-          stores: scenario.stores.map((s) => ({ plan: s.plan, store: storePort(around, proc, s) })),
-          rollouts: scenario.workloads.map((w) => ({
+          stores: inConfig(scenario.stores).map((s) => ({ plan: s.plan, store: storePort(around, proc, s) })),
+          rollouts: inConfig(scenario.workloads).map((w) => ({
             plan: w.plan,
             rollout: rolloutPort(around, proc, w, stores),
           })),
@@ -284,6 +297,9 @@ export const makeWorld = ({
   };
 
   const first = begin(scenario, vendor, chance);
+  // Whoever fills a mirror does so again and again.
+  if (Number.isFinite(scenario.peaceAt))
+    time.at(scenario.peaceAt, () => [...stores.values()].forEach(follow));
   for (const w of workloads.values()) loadWorkload(w, stores, 0, () => {});
 
   return {
@@ -310,6 +326,8 @@ export const makeWorld = ({
     edit,
     restart: (w) =>
       loadWorkload(w, stores, time.now(), (text) => trace(() => `a person: ${text()} ${show(w.uses)}`)),
+    missing,
+    onEntry: (happens) => void listeners.push(happens),
     log,
   };
 };
