@@ -28,7 +28,7 @@ const why = async (order: Order, lie: (place: Place) => Place): Promise<string> 
   }
 };
 
-describe.concurrent("imkit-rotator demo --leak", { timeout: 60_000 }, () => {
+describe.concurrent("imkit-rotator demo --leak", { timeout: 120_000 }, () => {
   it("tells both orders: bounds, what really was, 80 columns, what to type next; and one JSON object", async ({
     expect,
   }) => {

@@ -43,13 +43,13 @@ export const shows = (text: string, key: string): boolean =>
     text.includes(piece),
   );
 
-/** Looks every 20 ms, for at most 20 s. @throws RotatorError INTERNAL with `why`, INTERRUPTED */
+/** Looks every 20 ms, for at most 40 s. @throws RotatorError INTERNAL with `why`, INTERRUPTED */
 export const until = async (
   good: () => boolean,
   signal: AbortSignal,
   why = "The chat service serves too few requests.",
 ): Promise<void> => {
-  const end = performance.now() + 20_000;
+  const end = performance.now() + 40_000;
   while (!good()) {
     if (signal.aborted) throw new RotatorError("INTERRUPTED");
     if (performance.now() > end) throw wrong(why);

@@ -34,7 +34,7 @@ type Options = {
   readonly limitMs?: number;
 };
 
-export const openProgram = ({ command, cwd, env, signal, limitMs = 60_000 }: Options): Program => {
+export const openProgram = ({ command, cwd, env, signal, limitMs = 120_000 }: Options): Program => {
   let printed = "";
   const running = new Map<ChildProcess, Promise<number | null>>();
   const run = async (args: readonly string[], stdin = ""): Promise<Answer> => {
