@@ -206,7 +206,7 @@ export const adoptionProblem = async (
 /** IMKIT on each distinct value but the staged key. */
 export const probeValues = async (
   hands: Hands,
-  keys: Pick<Keys, "get" | "learn">,
+  keys: Pick<Keys, "find" | "learn">,
   reads: readonly StoreRead[],
   salt: string,
   pending: Fp | null,
@@ -236,12 +236,12 @@ export const probeValues = async (
 /** A vague no of IMKIT counts beside the staged key, if that one is accepted and a made-up one gets the same answer. */
 const besidePending = async (
   hands: Hands,
-  keys: Pick<Keys, "get">,
+  keys: Pick<Keys, "find">,
   asked: readonly (Found & Examined)[],
   pending: Fp | null,
 ): Promise<readonly Found[]> => {
   const isVague = asked.some((f) => f.verdict === "unclear" && f.probe.verdict === "unclear");
-  const key = isVague && pending !== null ? await keys.get(pending) : null;
+  const key = isVague && pending !== null ? await keys.find(pending) : null;
   if (key === null) return asked;
   const fresh = await examine(hands, key, hands.signal);
   return asked.map((f) =>

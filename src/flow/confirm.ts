@@ -115,7 +115,7 @@ const takeOldKey = async (journal: Journal, keys: Keys, key: Secret): Promise<vo
 const waive = async (hands: Hands, journal: Journal, keys: Keys, reason: string): Promise<void> => {
   const fps = unproved(journal.state());
   for (const fp of fps) {
-    const key = await keys.get(fp);
+    const key = await keys.find(fp);
     if (key === null) continue;
     const probe = await probeKey(hands, key, hands.signal, true);
     if (probe.verdict === "accepted") {
@@ -151,7 +151,7 @@ const proveDiscarded = async (
   let ends = new Map<Fp, ProofEnd>();
   for (;;) {
     const left = unproved(journal.state());
-    const held = await Promise.all(left.map(async (fp) => ({ fp, key: await keys.get(fp) })));
+    const held = await Promise.all(left.map(async (fp) => ({ fp, key: await keys.find(fp) })));
     const able = held.flatMap(({ fp, key }) => (key === null ? [] : [{ fp, key }]));
     if (freshKey === null || able.length === 0) break;
     ends = new Map((await runTriads(hands, freshKey, able, hands.signal)).map((end) => [end.fp, end]));

@@ -1,12 +1,12 @@
 import { RotatorError } from "../core/errors.ts";
-import { isOpen, unproved, wanted } from "../core/state.ts";
+import { isOpen, wanted } from "../core/state.ts";
 import { controlRejects } from "../core/verdict.ts";
 import { Secret, showFp } from "../core/secret.ts";
 import type { Check, Stored } from "../ports.ts";
+import { escrowChecks } from "./doctor-escrow.ts";
 import type { Hands } from "./hands.ts";
 import { type Journal, openJournal } from "./journal.ts";
 import { openKeys } from "./keys.ts";
-import { pendingKey } from "./open.ts";
 import { asProviderError } from "./pass.ts";
 import { probeKey } from "./probing.ts";
 import { isOurs, witnessProblem } from "./push.ts";
@@ -89,6 +89,7 @@ const valueCheck = (hands: Hands, name: string, stored: Stored | null, journal: 
       id,
       status: "fail",
       message: `${witness}: its value was written with a ledger that this is not.`,
+      fix: `imkit-rotator adopt ${hands.app.name} --new-ledger`,
     };
   if (isOurs(s, name, fp)) return { id, status: "ok", message: `It holds the key ${showFp(fp)}.` };
   return {
@@ -129,55 +130,15 @@ const ledgerAndKeys = async (hands: Hands): Promise<readonly Finding[]> => {
             "ok",
             `${journal.entries()} entries, chain sound, in ${hands.ledger.where}.`,
           );
-    return [ledger, ...(await escrow(hands, journal)), ...(await imkit(hands, journal))];
+    const escrow = (await escrowChecks(hands, journal)).map((c) =>
+      finding(hands, c.id, c.status, c.message, c.fix),
+    );
+    return [ledger, ...escrow, ...(await imkit(hands, journal))];
   } catch (error) {
     if (!(error instanceof RotatorError)) throw error;
-    return [finding(hands, "ledger", "fail", `${error.what} ${error.why}`.trim(), error.do[0])];
+    const fix = error.do.find((line) => line.endsWith("--new-ledger")) ?? error.do[0];
+    return [finding(hands, "ledger", "fail", `${error.what} ${error.why}`.trim(), fix)];
   }
-};
-
-const escrow = async (hands: Hands, journal: Journal): Promise<readonly Finding[]> => {
-  try {
-    const fps = await hands.escrow.list();
-    for (const fp of fps) await hands.escrow.get(fp);
-    const sound = finding(
-      hands,
-      "escrow",
-      "ok",
-      `${fps.length} key(s) in ${hands.escrow.where}, each can be opened.`,
-    );
-    return [sound, ...(await lostKeys(hands, journal))];
-  } catch (error) {
-    const why = error instanceof RotatorError ? `${error.what} ${error.why}`.trim() : "It cannot be opened.";
-    return [
-      finding(
-        hands,
-        "escrow",
-        "fail",
-        why,
-        `Restore the identity or the folder ${hands.escrow.where} from a backup`,
-      ),
-    ];
-  }
-};
-
-/** Keys that the rotation needs and that neither escrow nor a store holds. */
-const lostKeys = async (hands: Hands, journal: Journal): Promise<readonly Finding[]> => {
-  const keys = openKeys(hands, journal);
-  const { name } = hands.app;
-  const pending = pendingKey(journal);
-  const found: Finding[] = [];
-  if (pending !== null && (await keys.get(pending)) === null) {
-    const why = `The new key ${showFp(pending)} is neither in escrow nor in a store.`;
-    found.push(finding(hands, "escrow.new-key", "fail", why, `imkit-rotator stage ${name}`));
-  }
-  for (const fp of unproved(journal.state())) {
-    if ((await keys.get(fp)) !== null) continue;
-    const why = `The old key ${showFp(fp)} is neither in escrow nor in a store, so nobody can prove it dead.`;
-    const fix = `imkit-rotator confirm-revoked ${name} --key-from-stdin`;
-    found.push(finding(hands, "escrow.old-key", "fail", why, fix));
-  }
-  return found;
 };
 
 const imkit = async (
@@ -186,7 +147,7 @@ const imkit = async (
 ): Promise<readonly Finding[]> => {
   const s = journal.state();
   const fp = wanted(s);
-  const key = fp === null ? null : await openKeys(hands, journal).get(fp);
+  const key = fp === null ? null : await openKeys(hands, journal).find(fp);
   const shape = Buffer.from(Buffer.from(hands.entropy(32)).toString("base64")).toString("base64");
   const control = await probeKey(hands, (key ?? new Secret(shape)).lookalike(hands.entropy), hands.signal);
   const checksKeys = controlRejects(control);

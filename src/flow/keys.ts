@@ -1,10 +1,14 @@
+import { RotatorError } from "../core/errors.ts";
 import type { Fp, Secret } from "../core/secret.ts";
 import type { Hands } from "./hands.ts";
 import type { Journal } from "./journal.ts";
 
 /** The keys behind fingerprints: from escrow, else read back from a store that holds them. */
 export type Keys = {
+  /** null = it is nowhere. @throws RotatorError ESCROW_FAILED where escrow has it and cannot open it, and no store holds it */
   get(fp: Fp): Promise<Secret | null>;
+  /** The same for a key without which one can go on: null also where it cannot be opened. */
+  find(fp: Fp): Promise<Secret | null>;
   /** Makes sure that escrow holds it. */
   keep(fp: Fp, key: Secret): Promise<void>;
   /** When this process last saw each key accepted by IMKIT, RFC 3339. */
@@ -26,27 +30,41 @@ export const openKeys = (hands: Hands, journal: Journal): Keys => {
     return null;
   };
 
+  /** What cannot be opened is as good as not there: it is written anew. */
+  const holds = async (fp: Fp): Promise<boolean> =>
+    (await hands.escrow.get(fp).catch((error: unknown) => {
+      if (error instanceof RotatorError && error.code === "ESCROW_FAILED") return null;
+      throw error;
+    })) !== null;
+
+  const get = async (fp: Fp): Promise<Secret | null> => {
+    const cached = known.get(fp);
+    if (cached) return cached;
+    try {
+      const escrowed = await hands.escrow.get(fp);
+      if (escrowed) kept.add(fp);
+      const key = escrowed ?? (await fromStores(fp));
+      if (key) known.set(fp, key);
+      return key;
+    } catch (error) {
+      // A blob that cannot be opened is no loss while a store holds the key.
+      const key = await fromStores(fp);
+      if (key === null) throw error;
+      known.set(fp, key);
+      return key;
+    }
+  };
+
   return {
-    get: async (fp) => {
-      const cached = known.get(fp);
-      if (cached) return cached;
-      try {
-        const escrowed = await hands.escrow.get(fp);
-        if (escrowed) kept.add(fp);
-        const key = escrowed ?? (await fromStores(fp));
-        if (key) known.set(fp, key);
-        return key;
-      } catch (error) {
-        // A blob that cannot be opened is no loss while a store holds the key.
-        const key = await fromStores(fp);
-        if (key === null) throw error;
-        known.set(fp, key);
-        return key;
-      }
-    },
+    get,
+    find: (fp) =>
+      get(fp).catch((error: unknown) => {
+        if (error instanceof RotatorError && error.code === "ESCROW_FAILED") return null;
+        throw error;
+      }),
     keep: async (fp, key) => {
       known.set(fp, key);
-      if (kept.has(fp) || (await hands.escrow.get(fp)) !== null) {
+      if (kept.has(fp) || (await holds(fp))) {
         kept.add(fp);
         return;
       }

@@ -171,7 +171,7 @@ const keyVerdict = async (
   const olds = [...new Set([...(s.current === null || isOpen(s) ? [] : [s.current]), ...unproved(s)])];
   const probes = await Promise.all(
     olds.map(async (old) => {
-      const held = await keys.get(old);
+      const held = await keys.find(old);
       return held === null ? [] : [{ fp: old, key: held, probe: await probeKey(hands, held, hands.signal) }];
     }),
   );

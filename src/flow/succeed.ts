@@ -196,7 +196,7 @@ const refuseUnclear = async (
   const keys = new Map<Fp, Secret>(carried.map(({ fp, key }) => [fp, key]));
   const pending = carried.find((one) => one.as === "staged")?.fp ?? null;
   const known = {
-    get: async (fp: Fp) => keys.get(fp) ?? null,
+    find: async (fp: Fp) => keys.get(fp) ?? null,
     learn: (fp: Fp, key: Secret) => void keys.set(fp, key),
   };
   const found = await probeValues(hands, known, reads, salt, pending);

@@ -51,7 +51,7 @@ const isSound = async (w: WitnessWorld): Promise<void> => {
   expect({ code, problems: answer["problems"] }).toEqual({ code: 0, problems: [] });
 };
 
-describe.concurrent("adopt --new-ledger", () => {
+describe.concurrent("adopt --new-ledger", { timeout: 90_000 }, () => {
   it("a broken ledger: the old one stays beside it as it was, and the new one quotes it", async () => {
     const w = await world();
     await toGate(w);

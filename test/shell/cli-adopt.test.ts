@@ -29,7 +29,7 @@ const stage = (w: World, key: string) => w.run(["stage", "demo", "--from-stdin"]
 /** The same key but for one character, as two samples of the vendor differ. */
 const typo = (key: string): string => key.slice(0, 34) + (key[34] === "F" ? "p" : "F") + key.slice(35);
 
-describe.concurrent("adopt, case by case", () => {
+describe.concurrent("adopt, case by case", { timeout: 90_000 }, () => {
   it("no store holds a key: mode first, and the first rotation has no revoke step", async () => {
     const w = await world({ holds: { env: null } });
     const { code, answer } = await adopt(w);
@@ -128,7 +128,7 @@ describe.concurrent("adopt, case by case", () => {
   });
 });
 
-describe.concurrent("adopt on an adopted app", () => {
+describe.concurrent("adopt on an adopted app", { timeout: 90_000 }, () => {
   it("looks: in sync is said, and nothing is recorded", async () => {
     const w = await world(TWO);
     await adopt(w);
@@ -185,7 +185,7 @@ describe.concurrent("adopt on an adopted app", () => {
   });
 });
 
-describe.concurrent("stores that differ in one character", () => {
+describe.concurrent("stores that differ in one character", { timeout: 90_000 }, () => {
   /** Two env files and a program that prints the key. */
   const three = async (): Promise<World> => {
     const w = await world(TWO);

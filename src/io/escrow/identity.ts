@@ -1,3 +1,4 @@
+import { readdir } from "node:fs/promises";
 import { isAbsolute, join, relative } from "node:path";
 import { RotatorError } from "../../core/errors.ts";
 import { errnoOf, failed, failedOn, hasPrivateFolder, readPrivate, writePrivate } from "./folder.ts";
@@ -48,6 +49,9 @@ export const defaultIdentity =
         const text = await readIdentity(path);
         if (text !== null) return text;
         if (make) {
+          const sealed = await sealedFolders(stateDir);
+          // Another process may have made it, and used it, since the look above.
+          if (sealed.length > 0) return (await readIdentity(path)) ?? lost(path, sealed);
           await writePrivate(dir, "escrow-identity.txt", Buffer.from(await newIdentity()), "keep");
           const made = await readIdentity(path);
           if (made !== null) return made;
@@ -64,6 +68,41 @@ export const defaultIdentity =
     }
     throw failed(`The escrow identity ${path} is missing.`, { do: ["Restore it from a backup.", ADVICE] });
   };
+
+/** Folders of keys that only the identity opens that was made for them. */
+const sealedFolders = async (stateDir: string): Promise<readonly string[]> => {
+  const names = async (dir: string): Promise<readonly string[]> => {
+    try {
+      return await readdir(dir);
+    } catch (error) {
+      if (["ENOENT", "ENOTDIR"].includes(errnoOf(error))) return [];
+      throw failedOn(error, `The folder ${dir} cannot be read`);
+    }
+  };
+  const apps = (await names(stateDir)).map((app) => join(stateDir, app, "escrow"));
+  const found = await Promise.all(
+    apps.map(async (dir) => ((await names(dir)).some((name) => name.endsWith(".age")) ? [dir] : [])),
+  );
+  return found.flat();
+};
+
+/** A new identity beside old keys would hide that they are lost, and stand in the way of the old one when it comes back. */
+const lost = (path: string, folders: readonly string[]): never => {
+  throw failed(
+    `The escrow identity ${path} is missing, and keys that only it opens lie in ${folders.join(", ")}.`,
+    {
+      state: "Nothing was stored. What the stores hold is untouched; the keys in escrow stay closed.",
+      do: [
+        `Put ${path} back from a backup, or name it in escrow.identity (valueFrom).`,
+        "If it is lost for good, move what it sealed out of the way (doctor says what each key was), then run again:",
+        ...folders.map((dir) => `mv ${shellPath(dir)} ${shellPath(`${dir}.lost`)}`),
+      ],
+    },
+  );
+};
+
+const shellPath = (path: string): string =>
+  /^[\w./@%+:,-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`;
 
 const isInside = (path: string, dir: string): boolean => {
   const way = relative(dir, path);
