@@ -176,6 +176,44 @@ describe("blackout", () => {
     expect({ found }).toMatchObject({ found: expected });
   });
 
+  test("clocks that contradict each other: no bound crosses the other", () => {
+    const found = blackoutOf(stateOf([...alarm(), died("08:10", "08:19"), ...write]));
+    expect(found).toMatchObject({ atLeastMs: 3 * MIN, atMostMs: 3 * MIN });
+  });
+
+  const another: readonly Said[] = [
+    { at: "08:30", events: [staged(OTHER), modeFound({ fp: OTHER }), intends("env", "write", OTHER)] },
+    { at: "08:31", events: [ended("8.2", { changed: true }), intends("api", "roll", OTHER)] },
+    { at: "08:32", events: [ended("9.1", { proof: 0 })] },
+  ];
+  test("the wrong key revoked, then another one: sure is nothing while an older one works", () => {
+    const story: readonly Said[] = [
+      ...alarm(),
+      { at: "08:01", events: [verdict(OLD, "accepted")] },
+      ...write.slice(0, 3),
+      { at: "08:25", events: [verdict(NEW, "rejected", ts("08:24"))] },
+      ...another,
+    ];
+    const found = blackoutOf(stateOf(story));
+    expect(found).toMatchObject({
+      state: "over",
+      atLeastMs: 0,
+      atMostMs: 8 * MIN,
+      firstRejected: ts("08:25"),
+    });
+  });
+
+  test("two keys in use died, and one was never seen to work: sure from the second on, no upper bound", () => {
+    const story: readonly Said[] = [
+      ...alarm(),
+      died("08:10"),
+      ...write.slice(0, 3),
+      { at: "08:25", events: [verdict(NEW, "rejected", ts("08:24"))] },
+      ...another,
+    ];
+    expect(blackoutOf(stateOf(story))).toMatchObject({ state: "over", atLeastMs: 7 * MIN, atMostMs: null });
+  });
+
   test("the wrong key revoked, then the way back: as long as the store had the dead one", () => {
     const story: readonly Said[] = [
       ...alarm({ leaked: null }),
