@@ -73,8 +73,8 @@ export const createKeySource = async (options: KeySourceOptions): Promise<KeySou
   const source: SecretSource = secretSource({
     read,
     ttlMs,
-    monotonic: systemClock.monotonic,
-    sleep: systemClock.sleep,
+    monotonic: () => systemClock.monotonic(),
+    sleep: (ms, signal) => systemClock.sleep(ms, signal),
   });
   return {
     get: () => inOurWords(async () => (await source.get()).reveal()),

@@ -101,6 +101,13 @@ export const blackoutOf = (s: AppState, asOf: string | null = null): Blackout | 
   return { state, lastAccepted: yes, firstRejected: firstNo, ended, atLeastMs, atMostMs };
 };
 
+/** One number for a result line: what is sure of it. null while it goes on, where nothing is known, or where there was no key before. */
+export const blackoutMs = (s: AppState): number | null => {
+  if (s.rotation?.mode == null || s.rotation.mode === "first") return null;
+  const found = blackoutOf(s);
+  return found === null || found.state === "going on" ? null : found.atLeastMs;
+};
+
 const NONE: Omit<Blackout, "lastAccepted" | "ended"> = {
   state: "none",
   firstRejected: null,

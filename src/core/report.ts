@@ -1,5 +1,5 @@
 import { CODES } from "./errors.ts";
-import { MAX_TRIES, rolloutsDone, storesDone } from "./next.ts";
+import { MAX_TRIES } from "./next.ts";
 import { failureOf, type Phase } from "./outcome.ts";
 import { type Fp, showFp } from "./secret.ts";
 import { type AppState, oldOnes, unproved, wanted } from "./state.ts";
@@ -42,16 +42,6 @@ export const attestedFingerprints = (s: AppState): readonly Fp[] => {
   const waived = [...s.old].filter(([, key]) => key.waived && !key.proved).map(([fp]) => fp);
   const ended = s.rotation?.ended === "done" ? (s.lastEnded?.old ?? []) : [];
   return [...new Set([...waived, ...ended.filter((fp) => !s.dead.has(fp) && !s.old.has(fp))])];
-};
-
-/** 0 in `overlap`; in `replace` from the accepted new key to the last store written and the last workload restarted; null where unknown. */
-export const blackoutMs = (s: AppState): number | null => {
-  const r = s.rotation;
-  if (r === null || r.mode === null || r.mode === "first") return null;
-  if (r.mode === "overlap") return 0;
-  if (r.modeTs === null || !storesDone(r) || !rolloutsDone(r)) return null;
-  const ends = [r.wroteTs, r.rolledTs].flatMap((ts) => (ts === null ? [] : [Date.parse(ts)]));
-  return ends.length === 0 ? null : Math.max(0, Math.max(...ends) - Date.parse(r.modeTs));
 };
 
 /** One sentence: which key is live where. */

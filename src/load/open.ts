@@ -64,7 +64,7 @@ export const readFromApp = (config: Config, app: AppConfig, storeName: string | 
     readOf((await loadStoreProvider(target.type, config.dir)).open(target.settings, tools));
   const opened = new Map<string, Promise<Read>>();
   return async (signal) => {
-    let failure: unknown = null;
+    let failure: Error | null = null;
     for (const target of named) {
       try {
         const reading = opened.get(target.name) ?? open(target);
@@ -73,7 +73,7 @@ export const readFromApp = (config: Config, app: AppConfig, storeName: string | 
         if (key !== null) return key;
       } catch (error) {
         opened.delete(target.name);
-        failure ??= error;
+        failure ??= error instanceof Error ? error : new ProviderError("UNAVAILABLE", "not_applied");
       }
       if (signal.aborted) break;
     }

@@ -47,8 +47,11 @@ const FIELDS = [
   "attested",
   "exposureMs",
   "blackoutMs",
+  "exposure",
+  "blackout",
   "stores",
   "workloads",
+  "report",
   "head",
   "next",
 ];

@@ -8,6 +8,7 @@ import { headText, nextJson, paint, printNext, printWords } from "../print.ts";
 import { linesOf, pauseSteps, stepsOf } from "../steps.ts";
 import type { Wired } from "../wire.ts";
 import { waitOf } from "./rotate.ts";
+import { leakLines, reportLeak } from "./leak-words.ts";
 import { oldKeysWords } from "./rotate-result.ts";
 import { readKey } from "../key.ts";
 
@@ -34,6 +35,7 @@ export const confirmCommand = async (io: Io, wired: Wired, flags: ConfirmFlags):
     if (io.signal.aborted && exitOfConfirmed(confirmed) !== 0) {
       throw new RotatorError("INTERRUPTED", { state: whereKeysAre(confirmed.state) });
     }
+    if (confirmed.rotated !== null) await reportLeak(io, wired, confirmed.rotated);
     return tell(io, wired, confirmed);
   } catch (error) {
     if (!(error instanceof RotatorError) || error.code !== "STILL_ACCEPTED") throw error;
@@ -83,6 +85,7 @@ const tell = (io: Io, wired: Wired, c: Confirmed): number => {
     if (c.verdict === null) io.out(`Nothing to confirm for ${wired.name}.`);
     if (exit === 0 && c.rotated)
       io.out(`Done: rotation ${c.state.rotation?.id ?? ""} is closed; ${oldKeysWords(c.state)}.`);
+    if (c.rotated !== null) for (const line of leakLines(c.state, wired.clock)) io.out(line);
     if (exit === 3) printNext(io, nextOf(wired, c, exit), io.out);
     if (c.head) io.say(paint(io, "dim", `  Ledger head ${headText(c.head) ?? ""}`));
   }

@@ -41,7 +41,7 @@ const rollbackOne = async (io: Io, wired: Wired, flags: RollbackFlags): Promise<
       if (done === null) throw new RotatorError("INTERNAL", { why: "the rotation ended meanwhile" });
       return done;
     });
-    return printRotated(io, wired, rotated, false);
+    return await printRotated(io, wired, rotated, false);
   } catch (error) {
     return printRefusal(io, wired, asRotatorError(error));
   }

@@ -1,9 +1,9 @@
+import { blackoutMs, blackoutOf, exposureOf } from "../../core/exposure.ts";
 import { CODES, type Code, type ErrorWords, RotatorError } from "../../core/errors.ts";
 import { type Failure, failureOf, type Phase } from "../../core/outcome.ts";
 import { dueAt } from "../../core/policy.ts";
 import {
   attestedFingerprints,
-  blackoutMs,
   exitOf,
   oldFingerprints,
   storeLines,
@@ -18,6 +18,7 @@ import { exitOfSignal, type Io, isCommand } from "../io.ts";
 import { headText, nextJson, printNext, printWords } from "../print.ts";
 import { linesOf, stepsOf } from "../steps.ts";
 import type { Wired } from "../wire.ts";
+import { leakLines, reportLeak } from "./leak-words.ts";
 
 export type RotateStatus = "done" | "waiting" | "failed" | "refused" | "locked" | "nothing";
 /** How one app ended; `error` is still to be shown. */
@@ -37,25 +38,40 @@ export const isDue = (wired: Wired, s: AppState): boolean => {
   return due !== null && Date.parse(due) <= wired.now();
 };
 
-type End = { readonly status: RotateStatus; readonly exit: number; readonly next: readonly NextStep[] };
+type End = {
+  readonly status: RotateStatus;
+  readonly exit: number;
+  readonly next: readonly NextStep[];
+  /** Path of the incident report. */
+  readonly report?: string | null;
+};
 
 /** Prints how a rotation ended: the result line under --json, else words. */
-export const printRotated = (io: Io, wired: Wired, rotated: Rotated, tick: boolean): Outcome => {
+export const printRotated = async (
+  io: Io,
+  wired: Wired,
+  rotated: Rotated,
+  tick: boolean,
+): Promise<Outcome> => {
   const { state, phase, worked, head } = rotated;
   const { status, exit, next } = endOf(wired, rotated, tick);
+  const report = await reportLeak(io, wired, rotated);
+  const lines = leakLines(state, wired.clock);
   if (io.signal.aborted && !["done", "nothing"].includes(status)) {
     const stopped = exitOfSignal(io);
-    if (io.json) io.out(resultLine(io, wired.name, state, { status, exit: stopped, next }, worked, head));
-    printWords(io, new RotatorError("INTERRUPTED", { state: whereKeysAre(state) }));
+    const end = { status, exit: stopped, next, report };
+    if (io.json) io.out(resultLine(io, wired.name, state, end, worked, head));
+    printWords(io, new RotatorError("INTERRUPTED", { state: [whereKeysAre(state), ...lines].join("\n") }));
     return { exit: stopped, status, error: null };
   }
   const error = exit === 0 || exit === 3 ? null : failureWords(wired, rotated);
-  if (io.json) io.out(resultLine(io, wired.name, state, { status, exit, next }, worked, head));
+  if (io.json) io.out(resultLine(io, wired.name, state, { status, exit, next, report }, worked, head));
   else if (error === null) {
     const fp = state.current === null ? "no key" : showFp(state.current);
     if (status === "done") io.out(`Done: ${wired.name} runs on ${fp}; ${oldKeysWords(state)}.`);
     if (status === "nothing") io.out(`Nothing to do for ${wired.name}: ${fp} is current.`);
     if (status === "waiting") io.out(`Waiting for you: ${wired.name} is ${wordOf(phase)}.`);
+    if (worked !== null) for (const line of lines) io.out(line);
     printNext(io, next, io.out);
     if (head) io.say(`  Ledger head ${headText(head) ?? ""}`);
   }
@@ -148,7 +164,7 @@ const resultLine = (
   io: Io,
   app: string,
   s: AppState,
-  { status, exit, next }: End,
+  { status, exit, next, report = null }: End,
   rotation: string | null,
   head: { readonly seq: number; readonly h: string } | null,
 ): string => {
@@ -168,10 +184,13 @@ const resultLine = (
     oldFingerprints: olds,
     newFingerprint: fresh === null ? null : showFp(fresh),
     attested: r === null ? [] : attestedFingerprints(s).map(showFp),
-    exposureMs: null,
+    exposureMs: (r === null ? null : exposureOf(s))?.atMostMs ?? null,
     blackoutMs: r === null ? null : blackoutMs(s),
+    exposure: r === null ? null : exposureOf(s),
+    blackout: r === null ? null : blackoutOf(s),
     stores: r === null ? [] : storeLines(s),
     workloads: r === null ? [] : workloadLines(s),
+    report,
     head: headText(head),
     next: nextJson(io, next),
   });

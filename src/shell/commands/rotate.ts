@@ -87,7 +87,7 @@ export const rotateCommand = async (io: Io, wired: Wired, flags: RotateFlags): P
 /** One app's rotation with its result line. Never rejects: what was thrown is in the outcome. */
 export const rotateOne = async (io: Io, wired: Wired, flags: RotateFlags): Promise<Outcome> => {
   try {
-    return printRotated(io, wired, await work(io, wired, flags), flags.due === true);
+    return await printRotated(io, wired, await work(io, wired, flags), flags.due === true);
   } catch (error) {
     return printRefusal(io, wired, asRotatorError(error));
   }
