@@ -49,16 +49,13 @@ const noColours = {
   },
 };
 
-/** Of the Kubernetes client we use the reading of kubeconfigs: without its two hundred models, and without the client that it sends by. */
+/** Of the Kubernetes client we use the reading of kubeconfigs: without its hundreds of models, and without what it would send them by. */
 const leanKubernetes = {
   name: "lean kubernetes",
-  setup(build) {
-    build.onResolve({ filter: /^undici$/ }, ({ path }) => ({ path, namespace: "none" }));
-    build.onResolve({ filter: /^\.\.?\// }, async ({ path, importer, resolveDir, kind, pluginData }) => {
-      if (pluginData === leanKubernetes || !/@kubernetes[\\/]client-node/.test(importer)) return undefined;
-      const found = await build.resolve(path, { importer, resolveDir, kind, pluginData: leanKubernetes });
-      return { ...found, sideEffects: false };
-    });
+  setup({ onResolve }) {
+    onResolve({ filter: /^(undici|\.\/gen\/index\.js)$/ }, ({ path, importer }) =>
+      /@kubernetes[\\/]client-node/.test(importer) ? { path, namespace: "none" } : undefined,
+    );
   },
 };
 
