@@ -133,7 +133,9 @@ const updated = ({ r }: Reading, { stores, workloads }: Facts): Step => {
   const state =
     r.newFp === null || isMissing || isStale ? "open" : weak || live.length === 0 ? "not proved" : "done";
   const wrote = stores.filter((t) => t.written !== null);
-  const started = workloads.filter((w) => w.state === "done");
+  const started = workloads.filter((w) => w.state === "done" && w.type !== "none").length;
+  const still = workloads.filter((w) => w.type === "none" && w.state !== "dropped").length;
+  const restarts = workloads.length - still;
   const all = [
     ...stores.flatMap((t) =>
       evidence(t.written, `store ${t.name}: ${t.unchanged ? "held it already" : "written"}`),
@@ -148,7 +150,13 @@ const updated = ({ r }: Reading, { stores, workloads }: Facts): Step => {
     state,
     ...ended(state, all),
     fingerprints: r.newFp === null ? [] : [showFp(r.newFp)],
-    summary: `${wrote.length} of ${stores.length} stores hold the new key; ${started.length} of ${workloads.length} workloads restarted or in no need of it${byWord}.`,
+    summary: [
+      `${wrote.length} of ${stores.length} stores hold the new key`,
+      ...(restarts > 0 ? [`${started} of ${restarts} workloads restarted${byWord}`] : []),
+      ...(still > 0 ? [`${still} without a restart, as the config says`] : []),
+    ]
+      .join("; ")
+      .concat("."),
     evidence: all,
   };
 };

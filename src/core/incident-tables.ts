@@ -3,7 +3,7 @@ import type { Incident } from "./incident.ts";
 import type { OldKeyLine } from "./incident-keys.ts";
 import type { Mark } from "./incident-read.ts";
 import type { Step, StepEvidence } from "./incident-steps.ts";
-import { markdown as md, span, utc } from "./incident-text.ts";
+import { literal, markdown as md, span, utc } from "./incident-text.ts";
 
 /** Shows an instant in the app's time zone with its offset. */
 export type Clock = (ts: string) => string;
@@ -112,7 +112,7 @@ export const storeTable = ({ stores }: Incident, clock: Clock): readonly string[
     ],
     stores.map((t) => [
       `${md(t.name)}${t.required ? "" : " (not required)"}`,
-      md(t.where),
+      literal(t.where),
       `${t.written === null ? `**${t.state}**` : t.unchanged ? "held it already" : "written"}${t.code === null ? "" : ` ${codeWord(t.code)}`}`,
       ...times(t.written, clock),
       who(t.written?.by ?? null),

@@ -23,12 +23,20 @@ const holdsKey = (run: string): boolean =>
 
 /** The same inside Markdown, never at the start of a line: no mark-up, no link, no HTML, no table cell can come of it. */
 export const markdown = (text: string): string =>
+  ours(text)
+    .replaceAll("://", "\\://")
+    .replace(/(www)\./gi, "$1\\.");
+
+/** Our own words inside Markdown: the same, and an address stays one. */
+export const ours = (text: string): string =>
   text
     .replaceAll("&", "&amp;")
     .replaceAll("<", "&lt;")
-    .replace(/[\\`*_[\]|~$>]/g, "\\$&")
-    .replaceAll("://", "\\://")
-    .replace(/(www)\./gi, "$1\\.");
+    .replace(/[\\`*_[\]|~$>]/g, "\\$&");
+
+/** A name or an address as it is, where Markdown can show it so. */
+export const literal = (text: string): string =>
+  text === "" || /[`|]/.test(text) ? markdown(text) : `\`${text}\``;
 
 /** A time for people: the two largest units that matter. `null` is not a time. */
 export const span = (ms: number): string => {

@@ -1,4 +1,4 @@
-import type { Blackout, Exposure } from "./exposure.ts";
+import type { Blackout } from "./exposure.ts";
 import type { Incident } from "./incident.ts";
 import {
   type Clock,
@@ -13,7 +13,7 @@ import {
   usageTable,
   workloadTable,
 } from "./incident-tables.ts";
-import { markdown as md, span, zonedClock } from "./incident-text.ts";
+import { markdown as md, ours, span, zonedClock } from "./incident-text.ts";
 
 /**
  * The report for people, as Markdown: five lines first, then what they rest on. It says what was answered to us and when, never what IMKIT
@@ -59,7 +59,7 @@ const leakedName = (i: Incident): string => {
 
 const fiveLines = (i: Incident, clock: Clock): readonly string[] => [
   verdictLine(i, clock),
-  `**Exposure** (how long the leaked key worked): ${exposureWords(i.exposure, clock)}`,
+  `**Exposure** (how long the leaked key worked): ${exposureWords(i, clock)}`,
   `**Outage** (some service had no working key): ${blackoutWords(i.blackout, clock)}`,
   `**Services:** ${stateWord(stepAt(i, 2))}. ${md(stepAt(i, 2).summary)}`,
   `**Not proved:** ${doubtWords(i)}`,
@@ -123,19 +123,29 @@ const deathWords = (i: Incident, clock: Clock): string => {
   return "**NOT proved dead**: that rests on a person's word.";
 };
 
-const exposureWords = (e: Exposure | null, clock: Clock): string => {
+/** Two bounds as people say them. */
+const boundWords = (least: number, most: number | null): string => {
+  if (most === null) return least < 1000 ? "how long is not known" : `at least ${span(least)}`;
+  if (least < 1000) return most < 1000 ? "under 1 s" : `at most ${span(most)}`;
+  return span(least) === span(most) ? span(most) : `between ${span(least)} and ${span(most)}`;
+};
+
+const exposureWords = ({ exposure: e, emergency }: Incident, clock: Clock): string => {
   if (e === null) return "not known: no key that could have leaked is known to this rotator.";
-  const from = e.fromKnown
-    ? `counted from ${moment(e.from, clock)}, as a person reported`
-    : `counted from ${moment(e.from, clock)}, when the rotation was opened; nobody said since when it leaked, so the true time may be longer`;
-  const seen = e.lastAccepted === null ? "" : `; last seen accepted ${moment(e.lastAccepted, clock)}`;
+  const from = moment(e.from, clock);
+  // A rotation that was open already when the leak was reported may be older than the leak.
+  const isEarlier = Date.parse(emergency.at) - Date.parse(e.from) > 60_000;
+  const rest = e.fromKnown
+    ? " That time was reported by a person."
+    : ` That is when the rotation was opened: nobody said since when it leaked, so the true time may be ${isEarlier ? "shorter or longer" : "longer"}.`;
   if (e.firstRejected === null) {
-    if (e.lastAccepted === null) return `not known: it was seen neither accepted nor rejected; ${from}.`;
-    return `**STILL OPEN as far as is known**, at least ${span(e.atLeastMs)}; ${from}${seen}.`;
+    if (e.lastAccepted === null) return "not known: it was seen neither accepted nor rejected.";
+    const least = e.atLeastMs < 1000 ? "" : `, at least ${span(e.atLeastMs)}`;
+    return `**STILL OPEN as far as is known**${least}: last seen accepted ${moment(e.lastAccepted, clock)}, counted from ${from}.${rest}`;
   }
   if (e.atMostMs === 0)
-    return `none after that time; ${from}; first seen rejected ${moment(e.firstRejected, clock)}.`;
-  return `at least ${span(e.atLeastMs)}, at most ${span(e.atMostMs ?? 0)}; ${from}.`;
+    return `none after ${from}: first seen rejected ${moment(e.firstRejected, clock)}.${rest}`;
+  return `${boundWords(e.atLeastMs, e.atMostMs)}, counted from ${from}.${rest}`;
 };
 
 const blackoutWords = (b: Blackout | null, clock: Clock): string => {
@@ -144,24 +154,17 @@ const blackoutWords = (b: Blackout | null, clock: Clock): string => {
     return b.ended === null
       ? "none seen so far: the key in use was accepted when IMKIT was last asked."
       : "none seen: the key in use was accepted until everything had the new one.";
-  const since =
-    b.firstRejected === null
-      ? ""
-      : ` The key in use was first seen rejected ${moment(b.firstRejected, clock)}.`;
-  if (b.state === "going on") return `**GOING ON**, at least ${span(b.atLeastMs)} until this report.${since}`;
-  const isLate = b.firstRejected !== null && b.ended !== null && b.firstRejected >= b.ended;
-  if (isLate && b.lastAccepted !== null && b.ended !== null) {
-    return `perhaps none, at most ${span(b.atMostMs ?? 0)}. The key in use was seen accepted ${moment(b.lastAccepted, clock)}, and was first seen rejected after everything had the new one (${moment(b.ended, clock)}); when in between it died is not known.`;
+  const dead = b.firstRejected === null ? "not seen" : moment(b.firstRejected, clock);
+  if (b.state === "going on") {
+    const least = b.atLeastMs < 1000 ? "" : `, at least ${span(b.atLeastMs)} until this report`;
+    return `**GOING ON**${least}: the key in use was first seen rejected ${dead}.`;
   }
-  const most =
-    b.atMostMs === null
-      ? "; at most: not known, it was never seen accepted before"
-      : `, at most ${span(b.atMostMs)}`;
-  const end =
-    b.ended === null
-      ? ""
-      : ` It ended ${moment(b.ended, clock)}, with the last store or workload on the new key.`;
-  return `at least ${span(b.atLeastMs)}${most}.${since}${end}`;
+  const end = b.ended === null ? "?" : moment(b.ended, clock);
+  const isLate = b.firstRejected !== null && b.ended !== null && b.firstRejected >= b.ended;
+  if (isLate && b.lastAccepted !== null)
+    return `perhaps none, at most ${span(b.atMostMs ?? 0)}. The key in use was seen accepted ${moment(b.lastAccepted, clock)}, and was first seen rejected after everything had the new one (${end}); when in between it died is not known.`;
+  const longer = b.atMostMs === null ? " It may be longer: we never saw that key work." : "";
+  return `${boundWords(b.atLeastMs, b.atMostMs)}. The key in use was first seen rejected ${dead}; the last store or workload had the new one ${end}.${longer}`;
 };
 
 /** What stands in the five lines already, or in every report of such an app, is not counted. */
@@ -179,7 +182,7 @@ const doubtWords = (i: Incident): string => {
 const nextLines = (i: Incident): readonly string[] => {
   if (i.next.length === 0) return [];
   const steps = i.next.map(
-    ({ text, command }) => `- ${md(text)}${command === null ? "." : `: \`${command}\``}`,
+    ({ text, command }) => `- ${ours(text)}${command === null ? "." : `: \`${command}\``}`,
   );
   return ["**What to do now**", "", ...steps, ""];
 };
@@ -198,7 +201,7 @@ const boundLines = (i: Incident, clock: Clock): readonly string[] => {
   return [
     "Nobody asks IMKIT all the time: the change from accepted to rejected lies between two questions, so each figure is a bound.",
     "",
-    `- Exposure: ${exposureWords(e, clock)}`,
+    `- Exposure: ${exposureWords(i, clock)}`,
     ...(e === null
       ? []
       : [

@@ -289,6 +289,13 @@ test("a look that a later entry tells of ends a silence", () => {
   );
 });
 
+test("a rotation that was open before the leak was known may be older than the leak", () => {
+  const early = swap(1, (said) => ({ ...said, at: "07:59:30", events: [openedAs()] }));
+  const story = early.flatMap((said, i) => (i === 1 ? [said, { at: "08:01", events: [leaked()] }] : [said]));
+  expect(wordsOf(story.slice(0, 4))).toContain("the true time may be shorter or longer");
+  expect(wordsOf(WHOLE)).toContain("the true time may be longer");
+});
+
 test("the five lines come first, and every fingerprint has its meaning", () => {
   const words = wordsOf(WHOLE);
   const lines = words.split("\n");
