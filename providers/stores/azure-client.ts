@@ -55,7 +55,7 @@ export const foreignTags = (tags: Version["tags"]): readonly (readonly [string, 
   Object.entries(tags).filter(([name]) => name !== OP_TAG && name !== LEDGER_TAG);
 
 /** A version id; a call with an empty one would mean the newest. */
-export const VERSION_ID = /^[0-9a-f]{32}$/;
+const VERSION_ID = /^[0-9a-f]{32}$/;
 
 /** Loads the SDK at its first call, and not before. */
 export const openVault = (options: VaultOptions, tools: Tools): Vault => {
@@ -162,15 +162,13 @@ const makeClient = async (
 ): Promise<SecretClient> => {
   const loading = import("@azure/keyvault-secrets");
   const own = caFile === undefined ? null : await certificates(resolvePath(caFile, tools));
-  // The login is made elsewhere than the vault, so the usual authorities stay.
-  const tls = own === null ? {} : { tlsOptions: { ca: [...(await usualAuthorities()), own] } };
   const credential =
     token === undefined
-      ? await azureLogin(tls, !verifyChallengeResource)
+      ? await azureLogin(own, !verifyChallengeResource)
       : { getToken: async () => await fixedToken(token, tools) };
   const { SecretClient } = await loading;
   return new SecretClient(vaultUrl, credential, {
-    ...tls,
+    ...(own === null ? {} : { tlsOptions: { ca: own } }),
     // A repeated set makes a second version, so nothing is repeated here; the rotator does that, after a look.
     retryOptions: { maxRetries: 0 },
     redirectOptions: { maxRetries: 0 },
@@ -203,9 +201,14 @@ const makeClient = async (
 };
 
 /** The chain of the Azure SDK: environment, workload identity, managed identity, az login, and so on. */
-const azureLogin = async (tls: object, elsewhere: boolean) => {
+const azureLogin = async (own: string | null, elsewhere: boolean) => {
   const { DefaultAzureCredential } = await import("@azure/identity");
-  return new DefaultAzureCredential({ ...tls, ...(elsewhere ? { disableInstanceDiscovery: true } : {}) });
+  // The login may be made elsewhere than the vault: the usual authorities stay.
+  const ca = own === null ? null : [...(await import("node:tls")).getCACertificates("default"), own];
+  return new DefaultAzureCredential({
+    ...(ca === null ? {} : { tlsOptions: { ca } }),
+    ...(elsewhere ? { disableInstanceDiscovery: true } : {}),
+  });
 };
 
 const fixedToken = async (source: ValueFrom, tools: Tools) => {
@@ -213,9 +216,6 @@ const fixedToken = async (source: ValueFrom, tools: Tools) => {
   if (token === "") throw refused("CONFIG", "the token cannot be read, or is empty");
   return { token, expiresOnTimestamp: Date.now() + 600_000 };
 };
-
-const usualAuthorities = async (): Promise<readonly string[]> =>
-  (await import("node:tls")).getCACertificates("default");
 
 const certificates = async (path: string): Promise<string> => {
   const text = await readFile(path, "utf8").catch(() => "");

@@ -145,7 +145,6 @@ export const fromThrown = (thrown: unknown, method: string): ProviderError => {
   const { name, code, message } = (thrown ?? {}) as Readonly<Record<string, unknown>>;
   const word = typeof code === "string" ? code : "";
   if (typeof name === "string" && LOGIN_ERRORS.test(name)) return saying(NO_LOGIN);
-  if (name === "AbortError") return new ProviderError("TIMEOUT", lost, "no answer in time");
   if (/CERT|SELF_SIGNED|UNABLE_TO|ERR_TLS|ERR_SSL/.test(word)) return saying(UNTRUSTED);
   if (/^(ECONNREFUSED|ENOTFOUND|EAI_AGAIN|ENETUNREACH|EHOSTUNREACH)$/.test(word)) return saying(UNREACHED);
   if (name === "Error" && typeof message === "string" && message.startsWith("The challenge "))

@@ -13,7 +13,6 @@ import {
   OP_TAG,
   openVault,
   type Vault,
-  VERSION_ID,
   type Version,
 } from "./azure-client.ts";
 import { absent, refused, softDeleted } from "./azure-errors.ts";
@@ -44,7 +43,9 @@ const schema = z
       ._default(z.boolean(), false)
       .check(z.describe("Recover the secret when it is deleted and can be, and write over it.")),
     caFile: z.exactOptional(
-      named("Certificate authority (PEM) of an emulator or private endpoint, beside the usual ones."),
+      named(
+        "File with the certificate authority (PEM) of an emulator or private endpoint; the vault is then trusted by it alone.",
+      ),
     ),
     verifyChallengeResource: z
       ._default(z.boolean(), true)
@@ -177,7 +178,6 @@ export const openKeyVault = (config: Config, tools: Tools, hooks: Hooks = {}): S
 
   const retire = (revision: Revision, signal: AbortSignal): Promise<void> =>
     bounded(signal, limit, async (inner, commit) => {
-      if (!VERSION_ID.test(revision)) throw refused("CONFIG", "that is no version of a secret");
       if ((await vault.current(inner))?.id === revision)
         throw refused("CONFLICT", "that is the current version; only a superseded one is disabled");
       commit();

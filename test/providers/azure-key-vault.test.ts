@@ -1,6 +1,7 @@
-import { spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { pathToFileURL } from "node:url";
 import { inspect } from "node:util";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import * as z from "zod/mini";
@@ -9,7 +10,7 @@ import provider from "../../providers/stores/azure-key-vault.ts";
 import { ProviderError } from "../../src/core/errors.ts";
 import { Secret } from "../../src/core/secret.ts";
 import type { Check, Revision, Store, WriteOp } from "../../src/ports.ts";
-import { type Fault, startVault, type VaultServer } from "../kit/azure/server.ts";
+import { type Fault, LOGIN, startVault, type VaultServer } from "../kit/azure/server.ts";
 import { vaultStore } from "../kit/azure/store.ts";
 import type { VaultRequest } from "../kit/azure/vault.ts";
 import { findKey, madeKey } from "../kit/leak.ts";
@@ -489,7 +490,7 @@ describe("what the vault refuses", () => {
         how: {
           status,
           text,
-          headers: { location: "https://127.0.0.1:1/", "content-type": "application/json" },
+          headers: { location: `${server.url}/secrets/elsewhere`, "content-type": "application/json" },
         },
       });
       const sets = server.seen.filter(({ method }) => method === "PUT").length;
@@ -500,6 +501,7 @@ describe("what the vault refuses", () => {
       ]);
       expect(server.seen.filter(({ method }) => method === "PUT").length - sets).toBe(1);
     }
+    expect(server.seen.some(({ path }) => path.includes("elsewhere"))).toBe(false);
   });
 
   test.each([200, 204, 302, 404, 500])(
@@ -532,6 +534,19 @@ describe("what does not lead to the vault", () => {
     const none = openKeyVault({ ...config, caFile: "/nowhere.pem" }, tools);
     expect(await refusal(w, none.read(soon()))).toEqual(["CONFIG", "not_applied"]);
     expect(failed(await none.preflight(soon()))).toMatchObject([{ code: "CONFIG" }]);
+  });
+
+  test("a caFile that comes later is taken then", async () => {
+    const { dir, remove } = await tempDir();
+    try {
+      const w = world();
+      const store = openKeyVault(...configOf(w, { caFile: join(dir, "ca.pem") }));
+      expect(await refusal(w, store.read(soon()))).toEqual(["CONFIG", "not_applied"]);
+      writeFileSync(join(dir, "ca.pem"), readFileSync(server.caFile));
+      expect((await store.read(soon()))?.secret.equals(w.old)).toBe(true);
+    } finally {
+      await remove();
+    }
   });
 
   test("a vault that asks for a login to another domain gets no login", async () => {
@@ -621,46 +636,83 @@ describe("preflight", () => {
   });
 });
 
-describe("the SDK", () => {
-  test("is loaded with the first call, and its loudest log holds no key and no token", async () => {
-    const { dir, remove } = await tempDir();
+/** A program that reads and writes by `store`, and tells which parts of the SDK it loaded before and after its first call. */
+const script = (config: unknown): string => {
+  const root = join(import.meta.dirname, "..", "..");
+  const at = (path: string) => JSON.stringify(pathToFileURL(join(root, path)).href);
+  return `import { registerHooks } from "node:module";
+    const loaded = new Set();
+    const resolve = (name, context, next) => (name.startsWith("@azure/") && loaded.add(name), next(name, context));
+    registerHooks({ resolve });
+    const { openKeyVault } = await import(${at("providers/stores/azure-key-vault.ts")});
+    const { Secret } = await import(${at("src/core/secret.ts")});
+    const tools = { configDir: "/", env: {}, valueOf: async () => ${JSON.stringify(server.token)} };
+    const store = openKeyVault(${JSON.stringify(config)}, tools);
+    const before = loaded.size;
+    const soon = () => AbortSignal.timeout(20_000);
     try {
-      const w = world();
-      const root = join(import.meta.dirname, "..", "..");
-      const script = join(dir, "loud.ts");
-      writeFileSync(
-        script,
-        `import { createRequire, registerHooks } from "node:module";
-         import { pathToFileURL } from "node:url";
-         const loaded = [];
-         registerHooks({ resolve: (name, context, next) => { if (name.startsWith("@azure/")) loaded.push(name); return next(name, context); } });
-         const { openKeyVault } = await import(pathToFileURL(${JSON.stringify(join(root, "providers/stores/azure-key-vault.ts"))}).href);
-         const { Secret } = await import(pathToFileURL(${JSON.stringify(join(root, "src/core/secret.ts"))}).href);
-         const store = openKeyVault(${JSON.stringify(configOf(w, {})[0])}, { configDir: "/", env: {}, valueOf: async () => ${JSON.stringify(server.token)} });
-         const before = loaded.length;
-         const found = await store.read(AbortSignal.timeout(10000));
-         await store.write(new Secret(process.env.NEXT), found.revision, { id: "0".repeat(32), witness: null }, AbortSignal.timeout(10000));
-         console.log("loaded " + before + " " + (loaded.length > 0) + " " + loaded.includes("@azure/identity"));`,
-      );
-      const ran = await run([script], { AZURE_LOG_LEVEL: "verbose", NEXT: w.key.reveal() });
-      expect(ran).toContain("loaded 0 true false");
-      expect(held(w).at(-1)).toBe(w.key.reveal());
-      expect(ran).toContain("azure:");
-      clean(w, ran);
-    } finally {
-      await remove();
+      const found = await store.read(soon());
+      await store.write(new Secret(process.env.NEXT), found.revision, { id: "0".repeat(32), witness: null }, soon());
+      console.log("done");
+    } catch (error) {
+      console.log("refused", error, JSON.stringify(error), JSON.stringify(await store.preflight(soon())));
     }
+    console.log("loaded", before, loaded.has("@azure/keyvault-secrets"), loaded.has("@azure/identity"));`;
+};
+
+describe("the SDK", () => {
+  const loud = { AZURE_LOG_LEVEL: "verbose" };
+
+  test("is loaded with the first call, and its loudest log holds no key and no token", async () => {
+    const w = world();
+    const said = await run(script(configOf(w, {})[0]), { ...loud, NEXT: w.key.reveal() });
+    expect(said).toContain("done\nloaded 0 true false");
+    expect(held(w).at(-1)).toBe(w.key.reveal());
+    expect(said).toContain("azure:");
+    clean(w, said);
+  });
+
+  test("logs in by its own chain, once, where the config has no token", async () => {
+    const w = world();
+    const { token: _, ...config } = configOf(w, {})[0];
+    const env = {
+      AZURE_TENANT_ID: LOGIN.tenant,
+      AZURE_CLIENT_ID: LOGIN.client,
+      AZURE_CLIENT_SECRET: LOGIN.secret,
+      AZURE_AUTHORITY_HOST: server.url,
+      NEXT: w.key.reveal(),
+    };
+    const logins = server.logins();
+    expect(await run(script(config), env)).toContain("done\nloaded 0 true true");
+    expect(server.logins() - logins).toBe(1);
+    expect(held(w).at(-1)).toBe(w.key.reveal());
+
+    const wrong = await run(script(config), {
+      ...env,
+      AZURE_CLIENT_SECRET: madeKey(),
+      AZURE_TOKEN_CREDENTIALS: "EnvironmentCredential",
+    });
+    expect(wrong).toMatch(/refused .*AUTHN/);
+    expect(wrong).toContain('"fix":"az login"');
+    expect(wrong).not.toMatch(/AADSTS|invalid_client|client_secret/);
   });
 });
 
-const run = async (args: readonly string[], env: Readonly<Record<string, string>>): Promise<string> => {
-  const { spawn } = await import("node:child_process");
-  const child = spawn(process.execPath, args, { env: { PATH: process.env["PATH"], ...env } });
-  let said = "";
-  for (const stream of [child.stdout, child.stderr])
-    stream.on("data", (part: Buffer) => void (said += String(part)));
-  await new Promise((resolve) => child.on("close", resolve));
-  return said;
+const run = async (text: string, env: Readonly<Record<string, string>>): Promise<string> => {
+  const { dir, remove } = await tempDir();
+  try {
+    writeFileSync(join(dir, "program.ts"), text);
+    const child = spawn(process.execPath, [join(dir, "program.ts")], {
+      env: { PATH: process.env["PATH"], HOME: dir, ...env },
+    });
+    let said = "";
+    for (const stream of [child.stdout, child.stderr])
+      stream.on("data", (part: Buffer) => void (said += part.toString("latin1")));
+    await new Promise((resolve) => child.on("close", resolve));
+    return said;
+  } finally {
+    await remove();
+  }
 };
 
 describe("the role in deploy/policies", () => {

@@ -29,6 +29,8 @@ export type VaultServer = {
   readonly seen: readonly VaultRequest[];
   /** Requests without a token, each of which was challenged. */
   readonly challenged: () => number;
+  /** Tokens that its own authority was asked for. */
+  readonly logins: () => number;
   /** Asked before every request that has a token. */
   fault: (request: VaultRequest) => Fault | null;
   /** Another day: what is under way moves on. */
@@ -36,6 +38,9 @@ export type VaultServer = {
   readonly setTime: (ms: number) => void;
   readonly close: () => Promise<void>;
 };
+
+/** The one client that its authority knows. */
+export const LOGIN = { tenant: "TENANT", client: "client-id", secret: "stand-in-secret" };
 
 export type ServerOptions = {
   /** Ahead of the ids in the answers; its own address by default. */
@@ -49,7 +54,7 @@ export type ServerOptions = {
 export const startVault = async (options: ServerOptions = {}): Promise<VaultServer> => {
   const dir = mkdtempSync(join(tmpdir(), "imkit-rotator-vault-"));
   const token = "stand-in-token";
-  let [shift, fixed, challenged] = [0, null as number | null, 0];
+  let [shift, fixed, challenged, logins] = [0, null as number | null, 0, 0];
   const now = (): number => (fixed ?? Date.now()) + shift;
   const sockets = new Set<{ destroy(): void }>();
   const seen: VaultRequest[] = [];
@@ -76,10 +81,32 @@ export const startVault = async (options: ServerOptions = {}): Promise<VaultServ
       "www-authenticate": `Bearer authorization="https://login.windows.net/TENANT", resource="${options.resource ?? "https://vault.azure.net"}"`,
     });
 
+  /** As much of a login authority as a client with a secret needs. */
+  const login = (res: ServerResponse, path: string, form: URLSearchParams): void => {
+    const at = `${own.url}/TENANT`;
+    const known = {
+      token_endpoint: `${at}/oauth2/v2.0/token`,
+      authorization_endpoint: `${at}/authorize`,
+      jwks_uri: `${at}/keys`,
+      issuer: `${at}/v2.0`,
+    };
+    if (path.endsWith("/openid-configuration")) return answer(res, { status: 200, body: known });
+    logins += 1;
+    if (form.get("client_secret") === LOGIN.secret)
+      return answer(res, {
+        status: 200,
+        body: { token_type: "Bearer", expires_in: 3_600, access_token: token },
+      });
+    const error_description = `AADSTS7000215: Invalid client secret provided: ${form.get("client_secret")}`;
+    answer(res, { status: 401, body: { error: "invalid_client", error_description } });
+  };
+
   const serve = async (req: IncomingMessage, res: ServerResponse): Promise<void> => {
     const parts: Buffer[] = [];
     for await (const part of req) parts.push(part as Buffer);
     const text = Buffer.concat(parts).toString("utf8");
+    const { pathname, searchParams } = new URL(req.url ?? "/", own.url);
+    if (/^\/tenant\//i.test(pathname)) return login(res, pathname, new URLSearchParams(text));
     const { authorization } = req.headers;
     if (authorization === undefined) {
       challenged += 1;
@@ -90,7 +117,6 @@ export const startVault = async (options: ServerOptions = {}): Promise<VaultServ
         "Expected one of https://sts.windows.net/TENANT/, found https://sts.windows.net/OTHER-TENANT/.";
       return challenge(res, `AKV10032: Invalid issuer. ${words}`);
     }
-    const { pathname, searchParams } = new URL(req.url ?? "/", own.url);
     const request: VaultRequest = {
       method: req.method ?? "",
       path: pathname,
@@ -122,6 +148,7 @@ export const startVault = async (options: ServerOptions = {}): Promise<VaultServ
     vault,
     seen,
     challenged: () => challenged,
+    logins: () => logins,
     fault: () => null,
     advance: (ms) => void (shift += ms),
     setTime: (ms) => {
