@@ -2,6 +2,8 @@ import * as fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import type { LedgerEvent } from "../../src/core/events.ts";
 import { type Blackout, blackoutOf, type Exposure, exposureOf } from "../../src/core/exposure.ts";
+import { incident } from "../../src/core/incident.ts";
+import { incidentWords } from "../../src/core/incident-words.ts";
 import { type AppState, EMPTY, evolve } from "../../src/core/state.ts";
 import {
   adopted,
@@ -300,5 +302,26 @@ test("bounds hold whatever a ledger says, and never go below 0", () => {
       });
     }),
     { numRuns: 400 },
+  );
+});
+
+test("whatever a ledger says, its report can be made, and a key is never called proved without a proof of it", () => {
+  fc.assert(
+    fc.property(anyStory, (story) => {
+      const said = story.map(([at, events]): Said => ({ at: at.slice(11, 19), events }));
+      const entries = ledgerOf([{ at: "08:00", events: [adopted, openedAs(), leaked()] }, ...said]);
+      const report = incident(entries, R, { app: "chat-prod", host: "x", timezone: "Asia/Taipei" });
+      if (report === null) return;
+      const proofs = entries.flatMap(({ events }) =>
+        events.flatMap((e) => (e.type === "proof" ? [e.fp.slice(0, 8)] : [])),
+      );
+      const called = report.oldKeys.filter((k) => k.state === "proved").map((k) => k.fingerprint);
+      expect(called.filter((fp) => !proofs.includes(fp))).toEqual([]);
+      const [revoked] = report.steps;
+      expect(revoked?.state === "done").toBe(called.length > 0 && called.length === report.oldKeys.length);
+      expect(incidentWords(report).split("\n").slice(2, 7)).toHaveLength(5);
+      expect(report.notProved.length).toBeGreaterThan(0);
+    }),
+    { numRuns: 150 },
   );
 });
