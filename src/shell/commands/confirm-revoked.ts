@@ -85,7 +85,7 @@ const tell = (io: Io, wired: Wired, c: Confirmed): number => {
     if (c.verdict === null) io.out(`Nothing to confirm for ${wired.name}.`);
     if (exit === 0 && c.rotated)
       io.out(`Done: rotation ${c.state.rotation?.id ?? ""} is closed; ${oldKeysWords(c.state)}.`);
-    if (c.rotated !== null) for (const line of leakLines(c.state, wired.clock)) io.out(line);
+    if (c.rotated !== null) for (const line of leakLines(c.state, wired)) io.out(line);
     if (exit === 3) printNext(io, nextOf(wired, c, exit), io.out);
     if (c.head) io.say(paint(io, "dim", `  Ledger head ${headText(c.head) ?? ""}`));
   }

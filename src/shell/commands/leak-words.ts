@@ -17,20 +17,25 @@ export const reportLeak = async (
 };
 
 const bounds = (atLeast: number, atMost: number | null): string => {
-  if (atMost === null) return `${span(atLeast)} or more`;
+  if (atMost === null) return `at least ${span(atLeast)}`;
+  if (atLeast < 1_000) return `at most ${span(atMost)}`;
   return span(atLeast) === span(atMost) ? span(atMost) : `between ${span(atLeast)} and ${span(atMost)}`;
 };
 
 /** How long the leaked key worked and how long nothing did, as far as it is known; nothing without an emergency. */
-export const leakLines = (s: AppState, clock: (ts: string) => string): readonly string[] => {
+export const leakLines = (s: AppState, { clock, now }: Pick<Wired, "clock" | "now">): readonly string[] => {
   const exposure = exposureOf(s);
   if (exposure === null) return [];
   const since = `${exposure.fromKnown ? "the time that you gave" : "the opening of this rotation"} (${clock(exposure.from)})`;
   const lines =
     exposure.firstRejected === null
-      ? [`Exposure: the leaked key STILL WORKS, as far as anybody saw. Counted from ${since}.`]
+      ? [
+          exposure.lastAccepted === null
+            ? `Exposure: not known yet; IMKIT gave no clear answer on the leaked key. Counted from ${since}.`
+            : `Exposure: the leaked key STILL WORKS, as far as anybody saw. Counted from ${since}.`,
+        ]
       : [`Exposure: ${bounds(exposure.atLeastMs, exposure.atMostMs)}, counted from ${since}.`];
-  const blackout = blackoutOf(s);
+  const blackout = blackoutOf(s, new Date(now()).toISOString());
   if (blackout === null) return lines;
   if (blackout.state === "none")
     return [...lines, "Blackout: none; some working key was in place all the time."];

@@ -56,7 +56,7 @@ export const printRotated = async (
   const { state, phase, worked, head } = rotated;
   const { status, exit, next } = endOf(wired, rotated, tick);
   const report = await reportLeak(io, wired, rotated);
-  const lines = leakLines(state, wired.clock);
+  const lines = leakLines(state, wired);
   if (io.signal.aborted && !["done", "nothing"].includes(status)) {
     const stopped = exitOfSignal(io);
     const end = { status, exit: stopped, next, report };
