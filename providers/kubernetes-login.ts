@@ -48,7 +48,7 @@ export const kubeLogin = (given: KubeOptions, tools: Pick<Tools, "configDir" | "
   let credential: Credential | null = null;
 
   const get = async (signal: AbortSignal): Promise<Login> => {
-    if (known === null || performance.now() >= known.until) known = await load(given, tools, mounted);
+    if (known === null || monotonicMs() >= known.until) known = await load(given, tools, mounted);
     const { config, plugin } = known;
     const server = config.getCurrentCluster()?.server ?? "";
     if (plugin !== null && (credential === null || Date.now() >= credential.until))
@@ -120,7 +120,7 @@ const load = async (
   const plugin = pluginOf(user?.exec, folder);
   // Left in, the library would start it itself.
   if (user !== null) config.users = [{ ...user, exec: undefined }];
-  return { config, plugin, until: performance.now() + FRESH_MS };
+  return { config, plugin, until: monotonicMs() + FRESH_MS };
 };
 
 /** null = there is no such file. */
@@ -238,4 +238,5 @@ const credentialIn = (text: string, byHand: string): Credential => {
   return { token, cert, key, until: Number.isNaN(expires) ? Number.POSITIVE_INFINITY : expires - 10_000 };
 };
 
+const monotonicMs = (): number => Number(process.hrtime.bigint()) / 1e6;
 const refused = (hint: string): ProviderError => new ProviderError("CONFIG", "not_applied", hint);

@@ -58,7 +58,9 @@ export default defineStore({
 const openSecret = (config: Config, tools: Tools): Store => {
   const { context, namespace, secret: name, key, create, adopt } = config;
   const kube = openKube(config, tools);
-  const where = `kubernetes-secret:${context === undefined ? "" : `${context}/`}${namespace}/${name}#${key}`;
+  // Without a context two kubeconfigs may mean two clusters.
+  const file = config.kubeconfig === undefined ? "" : ` in ${config.kubeconfig}`;
+  const where = `kubernetes-secret:${context === undefined ? "" : `${context}/`}${namespace}/${name}#${key}${file}`;
   const collection = `/api/v1/namespaces/${namespace}/secrets`;
 
   const within = async <T>(

@@ -3,7 +3,7 @@ import { createServer, type IncomingMessage } from "node:http";
 import { request } from "node:https";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
-import type { AddressInfo } from "node:net";
+import { type AddressInfo, connect, type Socket } from "node:net";
 import { join } from "node:path";
 import { inspect } from "node:util";
 import { afterEach, beforeEach, describe, expect, inject, it, test } from "vitest";
@@ -279,6 +279,33 @@ describe("on an API server", () => {
     expect(await refusedWrite(here.open(making))).toEqual({ code: "QUOTA", outcome: "not_applied" });
   });
 
+  test("through the proxy that the kubeconfig names", async () => {
+    const targets: string[] = [];
+    const proxy = createServer();
+    proxy.on("connect", (incoming, socket: Socket) => {
+      targets.push(incoming.url ?? "");
+      const { hostname, port } = new URL(`https://${incoming.url}`);
+      const through = connect(Number(port), hostname, () => {
+        socket.write("HTTP/1.1 200 OK\r\n\r\n");
+        through.pipe(socket).pipe(through);
+      });
+      for (const end of [through, socket]) end.on("error", () => end.destroy());
+    });
+    proxy.listen(0, "127.0.0.1");
+    await once(proxy, "listening");
+    const url = `http://127.0.0.1:${(proxy.address() as AddressInfo).port}`;
+    const token = await kube.tokenOf(here.namespace);
+    const cluster = { server: kube.server, "certificate-authority": kube.caFile, "proxy-url": url };
+    await here.login({ token }, cluster);
+    const store = here.open();
+    await store.write(new Secret(newKey), await here.at(store), op(), soon());
+    expect((await here.held()).data?.["api-key"]).toBe(base64(newKey));
+    expect(new Set(targets)).toEqual(new Set([new URL(kube.server).host]));
+    proxy.close();
+    await here.login({ token }, { ...cluster, "proxy-url": "http://127.0.0.1:1" });
+    expect(await refusal(here.open().read(soon()))).toEqual({ code: "UNAVAILABLE", outcome: "not_applied" });
+  });
+
   test("logins: client certificate, token file, login program; a wrong one and an unknown authority are refused", async () => {
     await here.login({ "client-certificate": kube.clientCert, "client-key": kube.clientKey });
     expect(await checksOf(here.open())).toEqual([]);
@@ -299,6 +326,11 @@ describe("on an API server", () => {
     await here.login({ token: "wrong" });
     expect(await refusal(here.open().read(soon()))).toEqual({ code: "AUTHN", outcome: "not_applied" });
     expect(await checksOf(here.open())).toEqual([["api-server", "fail", "AUTHN"]]);
+    const authority = { server: kube.server, "certificate-authority": kube.caFile };
+    await here.login({ token }, { ...authority, "tls-server-name": "kubernetes.default.svc" });
+    expect(await checksOf(here.open())).toEqual([]);
+    await here.login({ token }, { ...authority, "tls-server-name": "another.example" });
+    expect(await refusal(here.open().read(soon()))).toEqual({ code: "CONFIG", outcome: "not_applied" });
     await here.login({ token }, { server: kube.server });
     expect(await refusal(here.open().read(soon()))).toEqual({ code: "CONFIG", outcome: "not_applied" });
     await rm(join(here.dir, "kubeconfig"));
