@@ -177,7 +177,7 @@ export const nextSteps = (
     case "waiting-restart": {
       const names = workloadLines(s).filter((w) => w.state === "manual");
       return [
-        you(`Restart what reads the stores (${names.map((w) => w.name).join(", ")})`),
+        you(`Restart every service that reads the key (${names.map((w) => w.name).join(", ")})`),
         you("Then say so", cmd(`rotate ${app} --restarted`)),
         ...stopLeak(s),
       ];

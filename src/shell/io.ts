@@ -17,6 +17,8 @@ export type Io = {
   /** A person is there: stdin and stderr are terminals and --no-input was not given. */
   readonly interactive: boolean;
   readonly colour: boolean;
+  /** Columns of the terminal behind stdout and stderr; absent where there is none. */
+  readonly width?: { readonly out?: number; readonly err?: number };
   /** A command of ours (`imkit-rotator …`) with the `--config` that this one was given; any other text as it is. */
   readonly command: (text: string) => string;
   /** The same for people: as it can be pasted into the shell that started this process. */
@@ -91,6 +93,10 @@ export const openIo = (globals: Globals, signal: AbortSignal): Io => {
     // Standard input last: where it is not needed, it is not opened.
     interactive: globals.input !== false && env["CI"] === undefined && stderr.isTTY && process.stdin.isTTY,
     colour: onOut || onErr,
+    width: {
+      ...(stdout.isTTY && stdout.columns > 0 ? { out: stdout.columns } : {}),
+      ...(stderr.isTTY && stderr.columns > 0 ? { err: stderr.columns } : {}),
+    },
     command,
     paste: (text) =>
       isCommand(text) ? command(text).replace("imkit-rotator", () => typedName({ env, cwd })) : text,

@@ -4,7 +4,7 @@ import type { LedgerEvent } from "../core/events.ts";
 import type { NextStep } from "../core/steps.ts";
 import { showFp } from "../core/secret.ts";
 import type { Told } from "../flow/hands.ts";
-import type { Io } from "./io.ts";
+import { type Io, isCommand } from "./io.ts";
 
 type Style = "green" | "red" | "yellow" | "dim" | "bold" | "cyan";
 export const paint = (io: Pick<Io, "colour">, style: Style, text: string): string =>
@@ -12,12 +12,17 @@ export const paint = (io: Pick<Io, "colour">, style: Style, text: string): strin
 
 /** What, why, state, do, undo for a person, on stderr. */
 export const printWords = (io: Io, error: RotatorError): void => {
+  const width = io.width?.err;
+  const many = (title: string, texts: readonly string[]): readonly string[] =>
+    texts.flatMap((text, i) =>
+      block(i === 0 ? title : "", io.paste(text), isCommand(text) ? undefined : width),
+    );
   const lines = [
     `${paint(io, "red", "✖")} ${paint(io, "bold", error.code)}  ${error.what}`,
-    ...(error.why ? block("Why", error.why) : []),
-    ...(error.state ? block("State", error.state) : []),
-    ...error.do.flatMap((line, i) => block(i === 0 ? "Do" : "", io.paste(line))),
-    ...error.undo.flatMap((line, i) => block(i === 0 ? "Undo" : "", io.paste(line))),
+    ...(error.why ? block("Why", error.why, width) : []),
+    ...(error.state ? block("State", error.state, width) : []),
+    ...many("Do", error.do),
+    ...many("Undo", error.undo),
   ];
   for (const line of lines) io.warn(line);
 };
@@ -36,12 +41,31 @@ export const printError = (io: Io, error: RotatorError, exit: number): void => {
   if (io.json) io.out(errorLine(io, error, exit));
 };
 
-const block = (title: string, text: string): readonly string[] =>
-  text.split("\n").map((line, i) => `  ${(i === 0 ? title : "").padEnd(6)} ${line}`);
+const block = (title: string, text: string, width: number | undefined): readonly string[] =>
+  text
+    .split("\n")
+    .flatMap((line) => fold(line, 9, width))
+    .map((line, i) => `  ${(i === 0 ? title : "").padEnd(6)} ${line}`);
+
+/** Broken between words, so that it fits a terminal behind an indent; what cannot be broken, and what is no sentence, is left as it is. */
+const fold = (text: string, indent: number, width: number | undefined): readonly string[] => {
+  if (width === undefined || indent + text.length <= width || width < 40) return [text];
+  const lines: string[] = [];
+  let line = "";
+  for (const word of text.split(" ")) {
+    if (line !== "" && indent + line.length + 1 + word.length > width) {
+      lines.push(line);
+      line = word;
+    } else line = line === "" ? word : `${line} ${word}`;
+  }
+  return [...lines, line];
+};
 
 export const printNext = (io: Io, steps: readonly NextStep[], write: (line: string) => void): void => {
+  const width = write === io.out ? io.width?.out : io.width?.err;
   steps.forEach((step, i) => {
-    write(`  ${i + 1}. ${step.text}${step.command === null ? "." : `:`}`);
+    const text = `${step.text}${step.command === null ? "." : `:`}`;
+    fold(text, 5, width).forEach((line, at) => write(at === 0 ? `  ${i + 1}. ${line}` : `     ${line}`));
     if (step.command !== null) write(`       ${paint(io, "cyan", io.paste(step.command))}`);
   });
 };

@@ -38,6 +38,7 @@ export const waitingTalk = (io: Io, wired: Wired, asks: boolean): Talk => {
     io.say(paint(io, "bold", `■ Your turn: ${wired.name} is ${phase}. Ctrl-C is safe: nothing is lost.`));
     printNext(io, stepsOf(wired, state, phase), io.say);
     if (asks && phase === "waiting-restart") io.say("  Or press Enter here when all was restarted.");
+    if (asks && NEEDS_KEY.includes(phase)) io.say("  Or paste the new key here, and this goes on by itself.");
   };
 
   return {
