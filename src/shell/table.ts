@@ -29,6 +29,7 @@ export const addCommands = (program: Command, run: (job: Job) => void): void => 
     .option("--app <name>", "name of the app")
     .option("--base-url <url>", "IMKIT base URL of the app")
     .option("--dotenv <path>", "dotenv file that holds the key")
+    .option("--variable <name>", "variable in it that is the key (IMKIT_API_KEY)")
     .addHelpText(
       "before",
       examples("init", "init --yes", "init --yes --app chat --base-url https://your-app.imkit.io"),

@@ -109,7 +109,9 @@ const troublesOf = ({ dotenv, keyName }: Answers, folder: string): readonly stri
     ...(found === null ? [`${dotenv} is not there. Mend its path in the config.`] : []),
     ...(found === null || found.keyNames.includes(keyName)
       ? []
-      : [`${dotenv} has no ${keyName}; the first rotation adds it.`]),
+      : [
+          `${dotenv} has no ${keyName}; the first rotation adds it. If the key has another name there, mend it in the config.`,
+        ]),
     ...others.map(({ path }) => `${path} holds a key too. If it is this app's, add it to the stores.`),
   ];
 };

@@ -5,7 +5,8 @@ import { configPath } from "../../io/config-find.ts";
 import { NAME, NAME_WORDS } from "../../io/config-schema.ts";
 import { checkBaseUrl } from "../../io/imkit-address.ts";
 import { askText, type Io } from "../io.ts";
-import { type EnvFile, findEnvFiles, readEnvFile } from "./dotenv.ts";
+import { shellWord } from "../myself.ts";
+import { type EnvFile, findEnvFiles, readEnvFile, theEnvFile } from "./dotenv.ts";
 import type { Answers } from "./text.ts";
 
 export type InitFlags = {
@@ -13,6 +14,7 @@ export type InitFlags = {
   readonly app?: string;
   readonly baseUrl?: string;
   readonly dotenv?: string;
+  readonly variable?: string;
 };
 
 /** Why an answer cannot be taken; null = fine. None of them repeats the answer: it may be a key that went into the wrong field. */
@@ -30,7 +32,7 @@ const checkVariable: Check = (text) =>
 /** `your-app` of `https://your-app.imkit.io`; for other hosts the folder's name. */
 const nameFrom = (baseUrl: string | null, cwd: string): string => {
   const host = baseUrl !== null && URL.canParse(baseUrl) ? new URL(baseUrl).hostname : "";
-  const label = /^([a-z0-9-]+)\.[a-z0-9-]+\.[a-z]/i.exec(host)?.[1] ?? basename(cwd);
+  const label = /^(?!your-app\.)([a-z0-9-]+)\.[a-z0-9-]+\.[a-z]/i.exec(host)?.[1] ?? basename(cwd);
   const name = label
     .toLowerCase()
     .replace(/[^a-z0-9]+/g, "-")
@@ -62,22 +64,26 @@ const ask = async (io: Io, message: string, initial: string, check: Check): Prom
   }
 };
 
-type Found = { readonly dotenv: EnvFile | null; readonly baseUrl: string | null };
+type Found = {
+  readonly dotenv: EnvFile | null;
+  /** Env files among which a person must choose. */
+  readonly several: readonly EnvFile[];
+  readonly baseUrl: string | null;
+};
 
 /** What flags, environment and folder say. */
 const look = (io: Io, flags: InitFlags): Found => {
   const files = findEnvFiles(io.cwd);
+  const { one, several } = theEnvFile(files);
   const dotenv =
-    flags.dotenv === undefined
-      ? (files[0] ?? null)
-      : readEnvFile(io.cwd, configPath(flags.dotenv, io.cwd, io.env));
+    flags.dotenv === undefined ? one : readEnvFile(io.cwd, configPath(flags.dotenv, io.cwd, io.env));
+  const elsewhere = [...new Set(files.flatMap((file) => file.baseUrl ?? []))];
   const baseUrl =
     flags.baseUrl ??
-    io.env["IMKIT_BASE_URL"] ??
+    (io.env["IMKIT_BASE_URL"] || null) ??
     dotenv?.baseUrl ??
-    files.find((f) => f.baseUrl)?.baseUrl ??
-    null;
-  return { dotenv, baseUrl };
+    (elsewhere.length === 1 ? (elsewhere[0] ?? null) : null);
+  return { dotenv, several, baseUrl };
 };
 
 /**
@@ -94,42 +100,94 @@ export const answersOf = async (io: Io, flags: InitFlags, folder: string): Promi
 
 const take = (io: Io, flags: InitFlags, found: Found): Omit<Answers, "timezone"> => {
   const derived = flags.yes === true;
-  const dotenv = flags.dotenv ?? (derived ? found.dotenv?.path : undefined);
-  const baseUrl = flags.baseUrl ?? (derived ? (found.baseUrl ?? undefined) : undefined);
-  const app = flags.app ?? (derived ? nameFrom(baseUrl ?? null, io.cwd) : undefined);
-  const missing = [
-    ...(app === undefined ? ["--app"] : []),
-    ...(baseUrl === undefined ? [derived ? "--base-url (IMKIT_BASE_URL is set nowhere)" : "--base-url"] : []),
-    ...(dotenv === undefined ? [derived ? "--dotenv (there is no env file here)" : "--dotenv"] : []),
-  ];
-  if (app === undefined || baseUrl === undefined || dotenv === undefined) {
-    throw new RotatorError("USAGE", {
-      what: `Missing: ${missing.join(", ")}.`,
-      why: derived ? "" : "There is no terminal to ask on.",
-      do: [
-        "imkit-rotator init --app chat --base-url https://your-app.imkit.io --dotenv .env",
-        ...(derived
-          ? []
-          : ["imkit-rotator init --yes    # takes IMKIT_BASE_URL and the env file that it finds here"]),
-      ],
-    });
-  }
-  const source = flags.baseUrl === undefined ? "IMKIT_BASE_URL" : "--base-url";
-  return {
-    app: given("--app", app, checkApp),
-    baseUrl: given(source, baseUrl, checkUrl),
-    dotenv: given("--dotenv", dotenv, checkPath),
-    keyName: found.dotenv?.keyNames[0] ?? "IMKIT_API_KEY",
+  const { app: name, baseUrl: url, dotenv: file, variable } = flags;
+  if (name !== undefined) given("--app", name, checkApp);
+  if (url !== undefined) given("--base-url", url, checkUrl);
+  if (file !== undefined) given("--dotenv", file, checkPath);
+  if (variable !== undefined) given("--variable", variable, checkVariable);
+  const dotenv = file ?? (derived ? found.dotenv?.path : undefined);
+  const baseUrl = url ?? (derived ? (found.baseUrl ?? undefined) : undefined);
+  const app = name ?? (derived ? nameFrom(baseUrl ?? null, io.cwd) : undefined);
+  if (app === undefined || baseUrl === undefined || dotenv === undefined)
+    throw missing(flags, found, { app, baseUrl, dotenv });
+  if (url === undefined) given("IMKIT_BASE_URL", baseUrl, checkUrl);
+  return { app, baseUrl, dotenv, keyName: variable ?? keyNameIn(flags, found.dotenv) };
+};
+
+/** The variable of the vendor's name, or the only one that looks like a key. @throws RotatorError USAGE where several do */
+const keyNameIn = (flags: InitFlags, file: EnvFile | null): string => {
+  const names = file?.keyNames ?? [];
+  const [first = "IMKIT_API_KEY"] = names;
+  if (first === "IMKIT_API_KEY" || names.length === 1) return first;
+  throw new RotatorError("USAGE", {
+    what: `${file?.path ?? "The env file"} holds several keys: ${names.join(", ")}. Which one is the IMKIT API Key?`,
+    do: names.map((variable) => initLine(flags, { variable })),
+  });
+};
+
+/** The same command once more, with what was missing. */
+const initLine = (flags: InitFlags, more: InitFlags): string => {
+  const all = { ...flags, ...more };
+  const words = (
+    [
+      ["--app", all.app],
+      ["--base-url", all.baseUrl],
+      ["--dotenv", all.dotenv],
+      ["--variable", all.variable],
+    ] as const
+  ).flatMap(([flag, value]) => (value === undefined ? [] : [flag, shellWord(value)]));
+  return ["imkit-rotator init", ...(flags.yes ? ["--yes"] : []), ...words].join(" ");
+};
+
+type Partly = { readonly [K in "app" | "baseUrl" | "dotenv"]: string | undefined };
+
+const missing = (flags: InitFlags, found: Found, has: Partly): RotatorError => {
+  const several = found.several.map((file) => file.path);
+  const why = {
+    baseUrl: flags.yes ? " (IMKIT_BASE_URL is set nowhere, or not the same everywhere)" : "",
+    dotenv: !flags.yes
+      ? ""
+      : several.length > 0
+        ? ` (there are ${several.join(", ")})`
+        : " (there is no env file here)",
   };
+  const names = [
+    ...(has.app === undefined ? ["--app"] : []),
+    ...(has.baseUrl === undefined ? [`--base-url${why.baseUrl}`] : []),
+    ...(has.dotenv === undefined ? [`--dotenv${why.dotenv}`] : []),
+  ];
+  const rest = {
+    ...(has.app === undefined ? { app: "chat" } : {}),
+    ...(has.baseUrl === undefined ? { baseUrl: "https://your-app.imkit.io" } : {}),
+  };
+  const files = has.dotenv !== undefined ? [undefined] : several.length > 0 ? several : [".env"];
+  return new RotatorError("USAGE", {
+    what: `Missing: ${names.join(", ")}.`,
+    why: flags.yes ? "" : "There is no terminal to ask on.",
+    do: [
+      ...files.map((dotenv) => initLine(flags, dotenv === undefined ? rest : { ...rest, dotenv })),
+      ...(flags.yes
+        ? []
+        : ["imkit-rotator init --yes    # takes IMKIT_BASE_URL and the env file that it finds here"]),
+    ],
+  });
 };
 
 const askAll = async (io: Io, flags: InitFlags, found: Found): Promise<Omit<Answers, "timezone">> => {
   const dotenv =
     flags.dotenv ??
-    (await ask(io, "Which env file holds the API Key?", found.dotenv?.path ?? ".env", checkPath));
+    (await ask(
+      io,
+      "Which env file holds the API Key?",
+      found.dotenv?.path ?? found.several[0]?.path ?? ".env",
+      checkPath,
+    ));
   given("--dotenv", dotenv, checkPath);
   const file = readEnvFile(io.cwd, configPath(dotenv, io.cwd, io.env));
-  const keyName = await ask(io, "Which variable in it?", file?.keyNames[0] ?? "IMKIT_API_KEY", checkVariable);
+  const keyName =
+    flags.variable ??
+    (await ask(io, "Which variable in it?", file?.keyNames[0] ?? "IMKIT_API_KEY", checkVariable));
+  given("--variable", keyName, checkVariable);
   const baseUrl =
     flags.baseUrl ??
     (await ask(

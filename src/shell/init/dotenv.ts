@@ -9,6 +9,8 @@ export type EnvFile = {
   readonly path: string;
   /** Variables that may hold the key, the likeliest first. */
   readonly keyNames: readonly string[];
+  /** One of them has a value. */
+  readonly isFilled: boolean;
   readonly baseUrl: string | null;
 };
 
@@ -28,13 +30,51 @@ export const readEnvFile = (folder: string, path: string): EnvFile | null => {
   } catch {
     return null;
   }
-  const names = Object.keys(values);
+  const names = Object.keys(values).sort();
   const shaped = names.filter((name) => name !== KEY_NAME && isKeyShaped(values[name] ?? ""));
+  const keyNames = [...(names.includes(KEY_NAME) ? [KEY_NAME] : []), ...shaped];
   return {
     path,
-    keyNames: [...(names.includes(KEY_NAME) ? [KEY_NAME] : []), ...shaped],
-    baseUrl: values["IMKIT_BASE_URL"] || null,
+    keyNames,
+    isFilled: keyNames.some((name) => (values[name] ?? "").trim() !== ""),
+    baseUrl: baseUrlIn(values),
   };
+};
+
+const URL_NAME = /^IMKIT_(?:.*_)?(?:URL|HOST|ENDPOINT|BASE|DOMAIN|SERVER)$/;
+/** As IMKIT hands them out. */
+const VENDOR_URL = /^https:\/\/[a-z0-9-]+\.imkit\.io\/?$/i;
+
+/** The variable of the vendor's name, else the one value that can be nothing else. */
+const baseUrlIn = (values: ReturnType<typeof parseEnv>): string | null => {
+  const named = values["IMKIT_BASE_URL"];
+  if (named) return named;
+  const like = Object.entries(values).flatMap(([name, value]) => {
+    const isUrl = value !== undefined && (URL_NAME.test(name) ? /^https?:\/\/\S+$/ : VENDOR_URL).test(value);
+    return isUrl ? [value.replace(/\/$/, "")] : [];
+  });
+  const [only] = like;
+  return only !== undefined && like.every((value) => value === only) ? only : null;
+};
+
+/**
+ * The one env file that is meant, where nobody says so: `.env` if it holds a key, else the only one that does; where none does, `.env` or
+ * the only one there is. Several = a person must say; none = there is no env file.
+ */
+export const theEnvFile = (
+  files: readonly EnvFile[],
+): { readonly one: EnvFile | null; readonly several: readonly EnvFile[] } => {
+  const groups = [
+    files.filter((file) => file.isFilled),
+    files.filter((file) => file.keyNames.length > 0),
+    files.filter((file) => file.path === ".env"),
+    files.filter((file) => file.baseUrl !== null),
+    files,
+  ];
+  const group = groups.find((some) => some.length > 0) ?? [];
+  const [only] = group;
+  const one = group.find((file) => file.path === ".env") ?? (group.length === 1 ? only : undefined) ?? null;
+  return { one, several: one === null ? group : [] };
 };
 
 /** The env files of a folder: those with a key before those without, `.env` first among equals. */
