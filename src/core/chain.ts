@@ -1,4 +1,4 @@
-import { createHash } from "node:crypto";
+import { hash } from "node:crypto";
 import type { Entry, EntryBody } from "./events.ts";
 import { entryProblem, type ProblemCode } from "./shape.ts";
 
@@ -12,6 +12,8 @@ const BODY_AT = 76;
 
 const PLAIN = /^[ -$&-~]*$/;
 const ASCII = /^[ -~]*$/;
+/** What is stored as it is and stands in JSON as it is. */
+const BARE = /^[ !#$&-[\]-~]*$/;
 /** A `%` that does not stand for a byte, or stands for one that needs no `%`. */
 const STRAY_PERCENT = /%(?![0-9A-Fa-f]{2})|%[2-6][0-9A-Fa-f](?<!%25)|%7[0-9A-Ea-e]/;
 
@@ -62,19 +64,24 @@ const write = (value: unknown, depth: number): string => {
   if (prototype !== Object.prototype && prototype !== null) throw new Error("no canonical form");
   const fields = value as Readonly<Record<string, unknown>>;
   let out = "";
-  for (const key of Object.keys(fields).sort()) {
+  for (const key of sorted(Object.keys(fields))) {
     const item = fields[key];
     if (item !== undefined) out += `${out === "" ? "" : ","}${writeText(key)}:${write(item, depth + 1)}`;
   }
   return `{${out}}`;
 };
 
+/** In place. What was read is in order already. */
+const sorted = (keys: string[]): readonly string[] =>
+  keys.every((key, at) => at === 0 || (keys[at - 1] ?? "") < key) ? keys : keys.sort();
+
 const writeText = (text: string): string => {
+  if (BARE.test(text)) return `"${text}"`;
   if (!isStored(text)) throw new Error("no canonical form");
   return JSON.stringify(text);
 };
 
-const hashOf = (body: Uint8Array): string => createHash("sha256").update(DOMAIN).update(body).digest("hex");
+const hashOf = (body: Uint8Array): string => hash("sha256", Buffer.concat([DOMAIN, body]), "hex");
 
 /**
  * One whole ledger line, LF included, and its hash. Text in `body` may be any text.

@@ -34,7 +34,7 @@ export class Secret {
    * @param salt 64 hex digits from the `genesis` event; the HMAC key is its 32 bytes.
    */
   fingerprint(salt: string): Fp {
-    return createHmac("sha256", Buffer.from(salt, "hex"))
+    return createHmac("sha256", salt, { encoding: "hex" })
       .update(FINGERPRINT_DOMAIN)
       .update(this.#bytes)
       .digest("hex")

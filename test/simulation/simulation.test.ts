@@ -31,4 +31,13 @@ describe("the real loop in a seeded world", () => {
     expect(second).toEqual(first);
     expect(other?.out).not.toBe(first?.out);
   });
+
+  test("the quick copy tells the story of the product as it is", { timeout: 60_000 }, async () => {
+    const [quick, asIs] = await Promise.all([
+      run("--hash", "--seeds", "40"),
+      run("--hash", "--seeds", "40", "--as-is"),
+    ]);
+    expect(quick?.out).toMatch(/^[0-9a-f]{64}\n$/);
+    expect(asIs).toEqual(quick);
+  });
 });

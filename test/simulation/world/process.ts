@@ -1,6 +1,7 @@
 import type { ProcessClaim } from "../../../src/core/events.ts";
 import type { Clock, Host } from "../../../src/ports.ts";
 import type { Prng } from "./prng.ts";
+import type { Product } from "./product.ts";
 import type { Timeline } from "./timeline.ts";
 
 /** A line for the trace; the text is made only where there is one. */
@@ -56,7 +57,7 @@ export type Memory = {
   >;
 };
 
-type Surroundings = {
+type Surroundings = Pick<Product, "AbortController"> & {
   readonly time: Timeline;
   readonly chance: Prng;
   readonly epoch: number;
@@ -71,11 +72,12 @@ type Surroundings = {
   readonly died: () => void;
 };
 
-const NEVER = new Promise<never>(() => {});
+/** One for each call: one for all would hold on to every process that ever waited for it. */
+const never = (): Promise<never> => new Promise(() => {});
 
 export const startProcess = (name: string, around: Surroundings): Proc => {
   const { time, chance, fate, machine } = around;
-  const stop = new AbortController();
+  const stop = new around.AbortController();
   let dead = false;
   let pausedUntil = 0;
   let calls = 0;
@@ -113,7 +115,7 @@ export const startProcess = (name: string, around: Surroundings): Proc => {
   };
 
   const call = <T>(label: string, latest: number, apply: () => T): Promise<T> => {
-    if (dead) return NEVER;
+    if (dead) return never();
     calls++;
     let sendAt = time.now() + chance.int(0, latest);
     let isSentLate = false;
@@ -125,7 +127,7 @@ export const startProcess = (name: string, around: Surroundings): Proc => {
       around.trace(() => `${name} dies in ${label}`);
       time.after(0, die);
       const way = chance.int(0, 2);
-      if (way === 0) return NEVER;
+      if (way === 0) return never();
       if (way === 2 && latest > 0) sendAt = time.now() + chance.int(1, 5_000);
       isSentLate = true;
     }
@@ -161,7 +163,7 @@ export const startProcess = (name: string, around: Surroundings): Proc => {
     now: () => around.epoch + time.now() + around.skewMs,
     monotonic: () => time.now(),
     sleep: (ms, signal) => {
-      if (dead) return NEVER;
+      if (dead) return never();
       return new Promise((resolve) => {
         if (signal.aborted) return resolve();
         let over = false;

@@ -26,7 +26,10 @@ export type Product = Pick<typeof chain, "follow"> &
   Pick<typeof keys, "openKeys"> &
   Pick<typeof rollback, "rollback"> &
   Pick<typeof rotate, "rotate"> &
-  Pick<typeof stage, "stage" | "discard">;
+  Pick<typeof stage, "stage" | "discard"> & {
+    /** What its own signals are made of. */
+    readonly AbortController: typeof AbortController;
+  };
 
 const FILES = [
   "core/chain",
@@ -45,7 +48,7 @@ const FILES = [
 ];
 
 /** @param src folder that holds core/ and flow/ */
-export const loadProduct = async (src: string): Promise<Product> => {
+export const loadProduct = async (src: string): Promise<Omit<Product, "AbortController">> => {
   const modules = await Promise.all(FILES.map((file) => import(pathToFileURL(`${src}/${file}.ts`).href)));
-  return Object.assign({}, ...modules) as Product;
+  return Object.assign({}, ...modules) as Omit<Product, "AbortController">;
 };

@@ -1,4 +1,4 @@
-import type { Entry } from "../../../src/core/events.ts";
+import type { Entry, LedgerEvent } from "../../../src/core/events.ts";
 import type { AppState } from "../../../src/core/state.ts";
 import type { Escrow, Ledger } from "../../../src/ports.ts";
 import type { Prng } from "./prng.ts";
@@ -31,6 +31,14 @@ type LedgerAround = {
 
 const LATEST = 5;
 
+/** In one order, whoever made it: read from a line or just sealed. */
+const shown = (event: LedgerEvent): string =>
+  JSON.stringify(event, (_, value: unknown) =>
+    typeof value === "object" && value !== null && !Array.isArray(value)
+      ? Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)))
+      : value,
+  );
+
 export const trueLedger = (around: LedgerAround): TrueLedger => {
   const { product, sound, time, chance, violated, trace } = around;
   const lines: Uint8Array[] = [];
@@ -52,7 +60,7 @@ export const trueLedger = (around: LedgerAround): TrueLedger => {
     head = followed.entry;
     const before = state;
     followed.entry.events.forEach((event, index) => {
-      trace(() => `${seq}.${index} ${proc.name}: ${JSON.stringify(event)}`);
+      trace(() => `${seq}.${index} ${proc.name}: ${shown(event)}`);
       state = sound.evolve(state, event, { seq, index, ts: followed.entry.ts });
     });
     around.entered(proc, followed.entry, before);

@@ -231,6 +231,7 @@ export const makeWorld = ({
             stopAt: chance.chance(scenario.stops) ? chance.int(1, 60) : 0,
           };
       const proc: Proc = startProcess(`${name}#${count}`, {
+        AbortController: product.AbortController,
         time,
         chance,
         epoch: EPOCH,
