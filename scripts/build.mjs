@@ -19,6 +19,7 @@ const LATE = {
   "age-encryption": "age",
   "@clack/prompts": "prompts",
   "node-cron": "cron",
+  "@aws-sdk/client-secrets-manager": "aws",
   "@azure/keyvault-secrets": "azure-secrets",
   "@azure/identity": "azure-identity",
   "@kubernetes/client-node/dist/config.js": "kubernetes",
@@ -121,9 +122,11 @@ await build({
 });
 
 // What is compiled from memory has no import() without a warning of Node's; the launcher lends its own. As long as the word it stands for.
-const cli = join(outdir, "cli.cjs");
-const [banner, ...code] = readFileSync(cli, "utf8").split("\n");
-writeFileSync(cli, [banner, code.join("\n").replaceAll(/(?<![.\w$"'`])import\(/g, "__load(")].join("\n"));
+for (const name of ["cli", ...Object.values(LATE)]) {
+  const file = join(outdir, `${name}.cjs`);
+  const [banner, ...code] = readFileSync(file, "utf8").split("\n");
+  writeFileSync(file, [banner, code.join("\n").replaceAll(/(?<![.\w$"'`])import\(/g, "__load(")].join("\n"));
+}
 for (const [file, { imports }] of Object.entries({
   ...program.metafile.outputs,
   ...libraries.metafile.outputs,

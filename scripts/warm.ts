@@ -4,7 +4,9 @@
  */
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
-import { join } from "node:path";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { basename, join } from "node:path";
 import { Script } from "node:vm";
 import { startSandbox } from "../src/shell/sandbox/server.ts";
 
@@ -48,9 +50,10 @@ const run = (argv: readonly string[]): Promise<number> =>
     load(join(dist, "cli.cjs"));
   });
 
-/** Lays down all that was compiled until now. */
-const keep = (kind: "look" | "work"): void => {
+/** Lays down all that was compiled until now, of one script or of all. */
+const keep = (kind: "look" | "work", only: string | null = null): void => {
   for (const [file, script] of scripts) {
+    if (only !== null && basename(file) !== only) continue;
     const cache = `${file}.${kind}.${process.version}-${process.arch}.cache`;
     writeFileSync(`${cache}.tmp`, script.createCachedData());
     renameSync(`${cache}.tmp`, cache);
@@ -74,6 +77,30 @@ apps:
     revoke: { probes: 1, every: 0s, control: true, escalateAfter: 4h }
 `;
 
+/** Has the AWS SDK make a call. Its cache is one for all commands: who needs it needs it whole. */
+const warmAws = async (key: string): Promise<void> => {
+  const answer = {
+    VersionId: "v".repeat(32),
+    SecretString: key,
+    VersionStages: ["AWSCURRENT"],
+    CreatedDate: 1,
+  };
+  const aws = createServer((_, response) => response.end(JSON.stringify(answer)));
+  await new Promise<void>((resolve) => aws.listen(0, "127.0.0.1", resolve));
+  const endpoint = `http://127.0.0.1:${(aws.address() as AddressInfo).port}`;
+  Object.assign(process.env, { AWS_ACCESS_KEY_ID: "AKIAEXAMPLE", AWS_SECRET_ACCESS_KEY: "example" });
+  const store = `{ name: aws, type: aws-secrets-manager, region: us-east-1, secretId: warm, endpoint: "${endpoint}" }`;
+  writeFileSync(
+    "aws.config.yaml",
+    config("http://127.0.0.1:9")
+      .replace(/\{ name: env.*\}/, store)
+      .replaceAll("demo", "warm"),
+  );
+  await run(["status", "--config", "aws.config.yaml"]);
+  for (const kind of ["look", "work"] as const) keep(kind, "aws.cjs");
+  aws.close();
+};
+
 const main = async (): Promise<void> => {
   // The launcher starts nothing in a Node as old as this.
   if (Number.parseInt(process.versions.node, 10) < 22) leave(0);
@@ -96,6 +123,7 @@ const main = async (): Promise<void> => {
   sandbox.revoke(1);
   const ended = await run(["confirm-revoked", "demo"]);
   keep("work");
+  await warmAws(sandbox.firstKey() ?? "");
   leave(ended);
 };
 void main();
