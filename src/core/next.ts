@@ -1,7 +1,7 @@
 import { RETRYABLE } from "./errors.ts";
 import type { Rotation, RolloutProgress, StoreProgress } from "./rotation.ts";
 import type { Fp } from "./secret.ts";
-import { type AppState, unproved } from "./state.ts";
+import { type AppState, isFresh, unproved } from "./state.ts";
 
 export type Action =
   /** Ask IMKIT about the new key, every old key and a made-up one; finds the mode. Read-only. */
@@ -224,12 +224,16 @@ const isUrgent = (s: AppState, r: Rotation): boolean =>
   r.emergency !== null || r.mode === "replace" || allOldRejected(s);
 
 /** Another new key may take the place of this one unasked: it is dead, and was written somewhere. */
-export const needsAnother = (s: AppState): boolean =>
-  s.rotation !== null && s.rotation.ended === null && !s.rotation.closing && isStopped(s, s.rotation);
+export const needsAnother = (s: AppState): boolean => {
+  const r = s.rotation;
+  return (
+    r !== null && r.ended === null && !r.closing && (isStopped(s, r) || (r.newRejected && r.wroteAt > 0))
+  );
+};
 
 /** The new key is dead after it was written somewhere: wrong key revoked, blackout, or nobody knows. Nothing more is written. */
 const isStopped = (s: AppState, r: Rotation): boolean =>
-  r.wrongKey || isBlackout(s) || (r.newRejected && r.wroteAt > 0);
+  r.wrongKey || isBlackout(s) || (r.newRejected && r.wroteAt > 0 && r.newFp !== null && !isFresh(s, r.newFp));
 
 /**
  * How much of the soak is left, in ms: the time that restarted workloads run on the new key while the old one still works. Nobody holds
@@ -248,6 +252,6 @@ export const soakLeft = (s: AppState, run: Pick<Run, "soakMs" | "wallMs">): numb
 export const isBlackout = (s: AppState): boolean => {
   const r = s.rotation;
   if (r === null || r.ended !== null || r.newFp === null || r.wroteAt === 0) return false;
-  if (s.verdicts.get(r.newFp)?.verdict !== "rejected") return false;
+  if (s.verdicts.get(r.newFp)?.verdict !== "rejected" || isFresh(s, r.newFp)) return false;
   return [...s.old].every(([fp, key]) => key.waived || s.verdicts.get(fp)?.verdict === "rejected");
 };

@@ -23,6 +23,8 @@ export type AppState = {
   readonly lastSeen: ReadonlyMap<string, Fp | null>;
   /** Every key fingerprint that the ledger names. */
   readonly known: ReadonlySet<Fp>;
+  /** When each key came in that a person gave, and no store. */
+  readonly came: ReadonlyMap<Fp, string>;
   readonly stale: ReadonlySet<Fp>;
   readonly dead: ReadonlySet<Fp>;
   readonly old: OldKeys;
@@ -51,6 +53,7 @@ export const EMPTY: AppState = {
   current: null,
   lastSeen: new Map(),
   known: new Set(),
+  came: new Map(),
   stale: new Set(),
   dead: new Set(),
   old: new Map(),
@@ -88,7 +91,7 @@ const evolveApp = (s: AppState, e: LedgerEvent, at: At): AppState => {
     case "staged":
       return staged(s, e, at);
     case "discarded":
-      return discarded(s, e);
+      return discarded(s, e, at);
     case "opened":
       return opened(s, e, at);
     case "mode-found":
@@ -141,6 +144,9 @@ const evolveApp = (s: AppState, e: LedgerEvent, at: At): AppState => {
 const yesOf = ({ acceptedTs }: { readonly acceptedTs?: string }): { readonly acceptedTs?: string } =>
   acceptedTs === undefined ? {} : { acceptedTs };
 
+const comes = (s: AppState, fp: Fp, at: At): AppState["came"] =>
+  s.known.has(fp) ? s.came : new Map(s.came).set(fp, at.ts);
+
 /**
  * Whatever is known and was not rejected is an old key: also the one that was current until now and is in no store any more, and, while a
  * rotation is open, the one that a person calls current.
@@ -172,6 +178,7 @@ const staged = (s: AppState, e: LedgerEvent & { type: "staged" }, at: At): AppSt
   const base: AppState = {
     ...s,
     known: new Set(s.known).add(e.fp),
+    came: comes(s, e.fp, at),
     verdicts: see(s.verdicts, e.fp, { verdict: e.verdict, ts: at.ts, ...yesOf(e) }),
     old: leave(e.replaces === undefined ? s.old : join(s.old, e.replaces), e.fp),
     forgotten: without(s.forgotten, e.fp),
@@ -206,13 +213,14 @@ const rolledBack = (s: AppState, e: LedgerEvent & { type: "rollback-requested" }
 };
 
 /** A dropped key of another app was never ours: it leaves without joining the old set. */
-const discarded = (s: AppState, e: LedgerEvent & { type: "discarded" }): AppState => {
+const discarded = (s: AppState, e: LedgerEvent & { type: "discarded" }, at: At): AppState => {
   const staged = s.staged?.fp === e.fp ? null : s.staged;
   const foreign = s.staged?.fp === e.fp && s.staged.sameApp === "different";
   const known = new Set(s.known).add(e.fp);
+  const came = comes(s, e.fp, at);
   if (e.forget)
-    return { ...s, known, staged, old: leave(s.old, e.fp), forgotten: new Set(s.forgotten).add(e.fp) };
-  return { ...s, known, staged, old: foreign ? s.old : join(s.old, e.fp, true) };
+    return { ...s, known, came, staged, old: leave(s.old, e.fp), forgotten: new Set(s.forgotten).add(e.fp) };
+  return { ...s, known, came, staged, old: foreign ? s.old : join(s.old, e.fp, true) };
 };
 
 const opened = (s: AppState, e: LedgerEvent & { type: "opened" }, at: At): AppState => ({
@@ -262,6 +270,10 @@ const done = (s: AppState, e: LedgerEvent & { type: "done" }, at: At): AppState 
 /** Old keys that still need a proof or a waiver. */
 export const unproved = (s: AppState): readonly Fp[] =>
   [...s.old].filter(([, key]) => !key.proved && !key.waived).map(([fp]) => fp);
+
+/** IMKIT rejects a fresh key for some seconds: what a person gave and nobody ever saw work is not called dead for a no. */
+export const isFresh = (s: AppState, fp: Fp): boolean =>
+  s.came.has(fp) && (s.verdicts.get(fp)?.acceptedTs ?? null) === null;
 
 /** The key that the stores should hold now. */
 export const wanted = (s: AppState): Fp | null => {

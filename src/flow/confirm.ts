@@ -7,7 +7,7 @@ import type { Hands } from "./hands.ts";
 import { type Journal, openJournal } from "./journal.ts";
 import { type Keys, openKeys } from "./keys.ts";
 import { settle } from "./open.ts";
-import { type ProofEnd, probeKey, runTriads } from "./probing.ts";
+import { type ProofEnd, probeKey, ripen, runTriads } from "./probing.ts";
 import { prepare, type Rotated, work } from "./rotate.ts";
 
 export type ConfirmOptions = {
@@ -154,6 +154,7 @@ const proveDiscarded = async (
     const held = await Promise.all(left.map(async (fp) => ({ fp, key: await keys.find(fp) })));
     const able = held.flatMap(({ fp, key }) => (key === null ? [] : [{ fp, key }]));
     if (freshKey === null || able.length === 0) break;
+    await ripen(hands, journal.state(), left, hands.signal);
     ends = new Map((await runTriads(hands, freshKey, able, hands.signal)).map((end) => [end.fp, end]));
     const dead = [...ends.values()].filter((e) => e.verdict === "rejected");
     await journal.record(

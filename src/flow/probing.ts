@@ -1,6 +1,6 @@
 import type { Evidence, LedgerEvent, Mode, SameApp, TriadEvidence } from "../core/events.ts";
 import type { Fp, Secret } from "../core/secret.ts";
-import type { AppState } from "../core/state.ts";
+import { type AppState, isFresh } from "../core/state.ts";
 import { controlRejects, judgeTriad } from "../core/verdict.ts";
 import type { Probe } from "../ports.ts";
 import type { Hands } from "./hands.ts";
@@ -142,6 +142,22 @@ export type ProofEnd = {
   readonly verdict: Probe["verdict"];
   readonly triads: readonly TriadEvidence[];
   readonly why: string;
+};
+
+/** So long a no may mean that a key is too young, and so old it has to be for it not to matter. */
+const RIPE_MS = 30_000;
+const OLD_MS = 600_000;
+
+/** Before the triads: a key that was never seen to work gets time to begin. */
+export const ripen = async (
+  hands: Hands,
+  s: AppState,
+  fps: readonly Fp[],
+  signal: AbortSignal,
+): Promise<void> => {
+  const isYoung = (fp: Fp): boolean =>
+    isFresh(s, fp) && hands.clock.now() - Date.parse(s.came.get(fp) ?? "") < OLD_MS;
+  if (fps.some(isYoung)) await hands.clock.sleep(RIPE_MS, signal);
 };
 
 /** The triads: new accepted, old rejected, a made-up key rejected, several times, some seconds apart, all fresh. */

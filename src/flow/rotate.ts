@@ -2,7 +2,7 @@ import type { LedgerEvent } from "../core/events.ts";
 import { isBlackout, soakLeft } from "../core/next.ts";
 import { failureOf, type Phase, phaseOf } from "../core/outcome.ts";
 import type { Fp } from "../core/secret.ts";
-import { type AppState, isOpen } from "../core/state.ts";
+import { type AppState, isFresh, isOpen } from "../core/state.ts";
 import { absorbEscrow } from "./absorb.ts";
 import { adopt } from "./adopt.ts";
 import { awaitFree } from "./claim.ts";
@@ -173,7 +173,8 @@ const freshKeyPatience = (hands: Hands): ((s: AppState, phase: Phase) => number 
   let wait = FRESH_KEY_FIRST_MS;
   return (s, phase) => {
     const r = s.rotation;
-    if (phase !== "failed" || r === null || r.wroteAt > 0 || r.verified?.ok !== false) return null;
+    if (phase !== "failed" || r === null || r.newFp === null || r.verified?.ok !== false) return null;
+    if (r.wroteAt > 0 && !isFresh(s, r.newFp)) return null;
     if (failureOf(r)?.code !== "KEY_REJECTED" || spent >= FRESH_KEY_MS) return null;
     const now = wait;
     spent += now;

@@ -1,6 +1,6 @@
 import type { LedgerEvent } from "../core/events.ts";
 import type { Fp, Secret } from "../core/secret.ts";
-import { unproved } from "../core/state.ts";
+import { isFresh, unproved } from "../core/state.ts";
 import { type Pass, rotationOf } from "./pass.ts";
 import {
   acceptedAt,
@@ -10,6 +10,7 @@ import {
   judgeBeside,
   modeOf,
   probeKey,
+  ripen,
   runTriads,
   verdictNews,
   wallClock,
@@ -82,7 +83,10 @@ export const verify = async (pass: Pass): Promise<Facts> => {
       type: "mode-found",
       rotation: r.id,
       run,
-      mode: modeOf(old, probes),
+      mode: modeOf(
+        old,
+        probes.filter((p) => !isFresh(journal.state(), p.fp)),
+      ),
       fp,
       ...compared,
       ...accepted,
@@ -134,7 +138,8 @@ export const probeBoth = async (pass: Pass): Promise<Facts> => {
     probes.some((p) => p.fp === newFp && p.probe.verdict === "rejected");
   const isWrong = (probes: typeof first): boolean =>
     isDead(probes) && probes.some((p) => p.fp !== newFp && p.probe.verdict === "accepted");
-  if (r.wrongKey || !isDead(first)) return verdictNews(pass, first);
+  const isYoung = newFp !== null && isFresh(s, newFp);
+  if (r.wrongKey || isYoung || !isDead(first)) return verdictNews(pass, first);
   await hands.clock.sleep(SECOND_LOOK_MS, pass.signal);
   const second = await clarify(hands, await probeAll(pass, keys), pass.signal);
   const news = verdictNews(pass, second);
@@ -156,6 +161,7 @@ export const prove = async (pass: Pass, fps: readonly Fp[]): Promise<Facts> => {
     });
   }
   if (fresh === null) return [];
+  await ripen(hands, journal.state(), fps, pass.signal);
   const acceptedTs = wallClock(hands);
   const ends = await runTriads(hands, fresh, held, pass.signal);
   const s = journal.state();

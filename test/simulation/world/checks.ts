@@ -375,7 +375,10 @@ export const checksOf = (around: Around): Checks => {
       for (const { fp } of e.stores) if (fp !== null && imkit.works(textOf(fp) ?? "")) mayWork.add(fp);
     }
     if (e.type === "staged") mayWork.add(e.fp);
-    if (e.type === "discarded" && e.forget) mayWork.delete(e.fp);
+    if (e.type === "discarded" && e.forget) {
+      mayWork.delete(e.fp);
+      forget(e.fp);
+    }
     if (e.type === "waived" && e.fp !== undefined) mayWork.delete(e.fp);
     // A key of another app, as far as anybody can tell, is dropped when another one takes its place.
     if ((e.type === "staged" || e.type === "mode-found") && e.sameApp === "different") {

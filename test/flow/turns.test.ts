@@ -1,0 +1,109 @@
+import { describe, expect, test } from "vitest";
+import type { App } from "../../src/flow/hands.ts";
+import { firstKey, type Story, stores, tell, workload } from "./story.ts";
+
+const alarm = {};
+/** A key that IMKIT rejects for so long. */
+const freshKey = (w: Story, forMs: number): string => {
+  const key = w.imkit.issue();
+  Object.assign(key, { worksAt: w.time.now() + forMs });
+  return key.text;
+};
+
+describe("a key that IMKIT rejects for the first seconds", () => {
+  test("is not proved dead when the rotation goes back to the old one at once", async () => {
+    await tell({}, async (w) => {
+      await w.stage(freshKey(w, 15_000));
+      await w.rotate();
+      expect((await w.rollback()).says).toBe("waiting-revoke");
+      expect(w.events("proof")).toEqual([]);
+    });
+  });
+
+  test("is not proved dead when it is discarded at once", async () => {
+    await tell({}, async (w) => {
+      await w.stage(freshKey(w, 15_000));
+      await w.discard();
+      expect((await w.confirm()).says).toBe("accepted");
+      expect(w.events("proof")).toEqual([]);
+    });
+  });
+
+  test("one that never works is proved dead all the same", async () => {
+    await tell({}, async (w) => {
+      const dud = freshKey(w, Number.POSITIVE_INFINITY);
+      await w.stage(dud);
+      await w.discard();
+      w.imkit.revoke(dud);
+      expect((await w.confirm()).says).toBe("rejected");
+      expect(w.state().dead.has(w.fpOf(dud))).toBe(true);
+    });
+  });
+
+  test("after another one was written: nobody revoked it, and it is waited for", async () => {
+    await tell({ stores: stores("a", "b"), workloads: [workload("exec")] }, async (w) => {
+      await w.stage(w.key());
+      await w.rotate();
+      const fresh = freshKey(w, 40_000);
+      await w.stage(fresh, true);
+      const early = await w.rotate();
+      expect(early.says).toBe("failed");
+      expect(early.state.rotation).toMatchObject({ wrongKey: false, newFp: w.fpOf(fresh) });
+      expect((await w.rotate({ waitMs: 60_000 })).says).toBe("waiting-revoke");
+      expect(w.events("wrong-key-revoked")).toEqual([]);
+      expect(w.values()).toEqual({ a: fresh, b: fresh });
+    });
+  });
+
+  test("in a blackout: the next one is waited for, not another one asked for", async () => {
+    await tell({ workloads: [workload("exec")] }, async (w) => {
+      const first = w.key();
+      await w.stage(first);
+      await w.rotate();
+      w.imkit.revoke(first);
+      w.imkit.revoke(firstKey(w));
+      expect((await w.rotate()).says).toBe("blackout");
+      const fresh = freshKey(w, 20_000);
+      await w.stage(fresh);
+      expect((await w.rotate()).says).toBe("failed");
+      expect((await w.rotate({ waitMs: 60_000 })).state.rotation?.ended).toBe("done");
+      expect(w.uses()).toEqual({ exec: fresh });
+    });
+  });
+});
+
+describe("a target that is dropped in the middle of its write", () => {
+  const onlyA = (app: App): App => ({ ...app, stores: app.stores.slice(0, 1) });
+
+  test("the ledger is sound when it is over, though nobody knows how that write ended", async () => {
+    let met = 0;
+    for (let crashAt = 10; crashAt < 40; crashAt++) {
+      await tell({ stores: stores("a", "b") }, async (w) => {
+        await w.stage(w.key());
+        await w.rotate({}, { crashAt });
+        if (w.state().rotation?.stores.get("b")?.open == null) return;
+        met++;
+        await w.rotate({ drop: ["b"], app: onlyA });
+        w.imkit.revoke(firstKey(w));
+        const { state } = await w.rotate({ app: onlyA });
+        expect(state.rotation?.ended).toBe("done");
+        expect(w.events("observed").filter((e) => e["code"] === "DROPPED")).toHaveLength(1);
+      });
+    }
+    expect(met).toBeGreaterThan(0);
+  });
+});
+
+describe("what is on record of a leaked key", () => {
+  test("it was seen to work when it was asked about, not when that was written down", async () => {
+    await tell({}, async (w) => {
+      const running = w.rotate({ alarm, waitMs: 89_000 });
+      await w.sleep(86_500);
+      w.imkit.revoke(firstKey(w));
+      const { state } = await running;
+      const seen = state.verdicts.get(w.fpOf(firstKey(w)))?.acceptedTs ?? "";
+      expect(Date.parse(seen)).toBeLessThanOrEqual(Date.parse("2026-03-02T08:00:00.000Z") + 86_500);
+      expect(w.events("observed").at(-1)).toMatchObject({ what: "verdict" });
+    });
+  });
+});
