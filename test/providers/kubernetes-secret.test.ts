@@ -251,6 +251,7 @@ describe("trouble", () => {
     ],
     ["a slow etcd", status(504, "Timeout"), "TIMEOUT", "unknown"],
     ["a load balancer", answering(503, `<html>${newKey}</html>`), "UNAVAILABLE", "unknown"],
+    ["a firewall", answering(403, `<html>${newKey}</html>`), "UNAVAILABLE", "unknown"],
     ["a page in place of success", answering(200, `<html>${newKey}</html>`), "UNAVAILABLE", "unknown"],
     ["a line that breaks before", { kind: "drop", when: "before" }, "UNAVAILABLE", "unknown"],
     ["a line that breaks after", { kind: "drop", when: "after" }, "UNAVAILABLE", "unknown"],
@@ -450,6 +451,23 @@ describe("preflight", () => {
       expect(failed.map(({ id, code }) => [id, code])).toEqual([[`may-${verb}`, "AUTHZ"]]);
       expect(failed[0]?.fix).toContain(`kubectl --context 'prod' -n chat create role`);
     }
+  });
+
+  test("asks for get and patch of that very name; a right to create has none", async () => {
+    await open({ create: true }).preflight(soon());
+    const asked = kube.requests
+      .filter(({ path }) => path.includes("selfsubject"))
+      .map(
+        ({ body }) => (JSON.parse(body) as { spec: { resourceAttributes: unknown } }).spec.resourceAttributes,
+      );
+    const attributes = { namespace: "chat", version: "v1", resource: "secrets" };
+    expect(new Set(asked)).toEqual(
+      new Set([
+        { ...attributes, verb: "get", name: "imkit-secrets" },
+        { ...attributes, verb: "patch", name: "imkit-secrets" },
+        { ...attributes, verb: "create" },
+      ]),
+    );
   });
 
   test("without an answer to that, it is unproved", async () => {
