@@ -33,7 +33,9 @@ export const declareEmergency = async (
     const open = isOpen(s) ? s.rotation : null;
     const before = open?.emergency ?? null;
     const leaked = alarm.leaked === null ? (before?.leaked[0] ?? s.current) : named(hands, s, alarm.leaked);
-    const isKnown = before !== null && (leaked === null || before.leaked.includes(leaked));
+    // Somebody went back to it in spite of the leak: this is another word on it.
+    const isBack = leaked !== null && open?.newFp === leaked;
+    const isKnown = before !== null && !isBack && (leaked === null || before.leaked.includes(leaked));
     const isSaid =
       isKnown && before.order === alarm.order && (alarm.since === null || before.since === alarm.since);
     if (isSaid) return [];

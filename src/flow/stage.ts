@@ -226,7 +226,8 @@ export const discard = async (
     dropped = pendingKey(journal);
     foreign = dropped !== null && isForeign(s, dropped);
     if (dropped === null) {
-      dropped = forget ? ([...s.old].find(([, k]) => k.discarded)?.[0] ?? null) : null;
+      // A leak is not forgotten: that key has to be proved dead, or waived.
+      dropped = forget ? ([...s.old].find(([fp, k]) => k.discarded && !s.leaked.has(fp))?.[0] ?? null) : null;
       return dropped === null ? [] : [{ type: "discarded", fp: dropped, forget: true }];
     }
     if (r !== null && r.newFp === dropped && (r.intents.size > 0 || r.rolledBack)) {

@@ -94,6 +94,42 @@ describe("a target that is dropped in the middle of its write", () => {
   });
 });
 
+describe("a leak", () => {
+  test("that was taken back and is called out again stops the way back", async () => {
+    await tell({ workloads: [workload("exec")] }, async (w) => {
+      const old = firstKey(w);
+      await w.stage(w.key());
+      await w.rotate({ alarm });
+      expect((await w.rollback(true)).says).toBe("waiting-revoke");
+      expect(w.values()).toEqual({ a: old });
+      const again = await w.rotate({ alarm });
+      expect(again.says).toBe("waiting-key");
+      expect(again.state.old.has(w.fpOf(old))).toBe(true);
+      expect((await w.rollback()).says).toBe("ROLLBACK_REFUSED");
+      await w.stage(w.key());
+      expect((await w.rotate()).says).toBe("waiting-revoke");
+      expect(w.values()).not.toEqual({ a: old });
+    });
+  });
+
+  test("of a discarded key is not forgotten", async () => {
+    await tell({}, async (w) => {
+      const bad = w.key();
+      await w.stage(bad);
+      await w.discard();
+      await w.rotate({ alarm: { leaked: bad } });
+      await w.discard(true);
+      expect(w.state().old.has(w.fpOf(bad))).toBe(true);
+      await w.stage(w.key());
+      await w.rotate();
+      w.imkit.revoke(firstKey(w));
+      expect((await w.rotate()).says).toBe("waiting-revoke");
+      w.imkit.revoke(bad);
+      expect((await w.rotate()).state.rotation?.ended).toBe("done");
+    });
+  });
+});
+
 describe("what is on record of a leaked key", () => {
   test("it was seen to work when it was asked about, not when that was written down", async () => {
     await tell({}, async (w) => {
