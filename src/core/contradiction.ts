@@ -1,5 +1,11 @@
 import { RotatorError } from "./errors.ts";
 
+/** What a store says of the entry behind its value. */
+export type Quote = { readonly ledger: string; readonly seq: number; readonly h16: string };
+
+/** As the `adopted` event names a quote that a person overruled. */
+export const quoteText = ({ ledger, seq, h16 }: Quote): string => `${ledger} ${seq} ${h16}`;
+
 /** An entry is damaged or makes no sense. The commands in it can be pasted as they are. */
 export const brokenLedger = (app: string, why: string): RotatorError =>
   new RotatorError("LEDGER_BROKEN", {

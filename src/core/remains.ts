@@ -1,4 +1,5 @@
 import { openEntry } from "./chain.ts";
+import { type Quote, quoteText } from "./contradiction.ts";
 import { EMPTY, type AppState, evolve, isOpen } from "./state.ts";
 import type { Fp } from "./secret.ts";
 import { verifyLedger } from "./verify.ts";
@@ -19,10 +20,6 @@ export type Remains = {
   /** Whether it holds the entry that a store quotes, or was begun in spite of that quote. */
   readonly quoteProblem: (quote: Quote) => "LEDGER_FOREIGN" | "LEDGER_BEHIND" | null;
 };
-export type Quote = { readonly ledger: string; readonly seq: number; readonly h16: string };
-
-/** As the `adopted` event names a quote that a person overruled. */
-export const quoteText = ({ ledger, seq, h16 }: Quote): string => `${ledger} ${seq} ${h16}`;
 
 /** Reads whatever is left of a ledger; damaged entries are passed over. Never throws. */
 export const readRemains = (lines: readonly Uint8Array[], seqs: readonly number[]): Remains => {

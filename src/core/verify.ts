@@ -1,4 +1,5 @@
 import { inspect, type Line } from "./chain.ts";
+import { quoteText } from "./contradiction.ts";
 import type { Entry, LedgerEvent } from "./events.ts";
 import type { ProblemCode } from "./shape.ts";
 
@@ -163,6 +164,16 @@ const take = (
   return true;
 };
 
+/** Quotes of other ledgers in spite of which a person began this one. */
+const overruledBy = (entries: ReadonlyMap<number, Entry>): ReadonlySet<unknown> =>
+  new Set(
+    [...entries.values()].flatMap(({ events }) =>
+      events.flatMap((e): readonly unknown[] =>
+        e.type === "adopted" && Array.isArray(e.overrules) ? e.overrules : [],
+      ),
+    ),
+  );
+
 const checkQuotes = (
   entries: ReadonlyMap<number, Entry>,
   ledger: string | null,
@@ -170,7 +181,10 @@ const checkQuotes = (
 ): readonly Problem[] => {
   const holds = (quote: { readonly seq: number; readonly h16: string }): boolean =>
     /^[0-9a-f]{16,64}$/.test(quote.h16) && entries.get(quote.seq)?.h.startsWith(quote.h16) === true;
-  const behind = witnesses.filter((witness) => witness.ledger !== ledger || !holds(witness));
+  const overruled = witnesses.length === 0 ? new Set() : overruledBy(entries);
+  const behind = witnesses.filter(
+    (witness) => !overruled.has(quoteText(witness)) && (witness.ledger !== ledger || !holds(witness)),
+  );
   const quotes: Problem[] = behind.map(({ seq }) => ({ code: "BEHIND_STORE", seq }));
   if (head !== undefined && !holds(head)) quotes.push({ code: "HEAD_MISMATCH", seq: head.seq });
   return quotes;

@@ -1,7 +1,6 @@
-import { contradicted } from "../core/contradiction.ts";
+import { contradicted, quoteText } from "../core/contradiction.ts";
 import { RotatorError } from "../core/errors.ts";
 import type { LedgerEvent, Verdict } from "../core/events.ts";
-import { quoteText } from "../core/remains.ts";
 import { type Fp, findFp, type Secret } from "../core/secret.ts";
 import { type AppState, isOpen } from "../core/state.ts";
 import type { Stored } from "../ports.ts";

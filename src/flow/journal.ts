@@ -1,8 +1,7 @@
 import { encodeText, follow, seal } from "../core/chain.ts";
-import { brokenLedger } from "../core/contradiction.ts";
+import { brokenLedger, quoteText } from "../core/contradiction.ts";
 import { RotatorError } from "../core/errors.ts";
 import type { Entry, LedgerEvent } from "../core/events.ts";
-import { quoteText } from "../core/remains.ts";
 import { type AppState, EMPTY, evolve } from "../core/state.ts";
 import type { Witness } from "../ports.ts";
 import { asError, type Hands } from "./hands.ts";

@@ -105,6 +105,7 @@ describe.concurrent("adopt --new-ledger", { timeout: 90_000 }, () => {
       state: "adopted",
       newLedger: { successorOf: { ledger: r.ledger, head: `${r.seq}:${h}` } },
     });
+    expect((await w.run(["audit", "verify", "demo", "--stores"])).code).toBe(0);
     const aside = join(appDir(w), asides(w)[0] ?? "");
     expect((await w.run(["audit", "verify", aside, "--head", `${r.seq}:${h}`])).code).toBe(0);
     const key = await toGate(w);
@@ -114,6 +115,26 @@ describe.concurrent("adopt --new-ledger", { timeout: 90_000 }, () => {
     });
     await toEnd(w, 2);
     await isSound(w);
+  });
+
+  it("a stranger's quote in the middle of a rotation: its next step is the line, and the rotation ends after it", async () => {
+    const w = await world();
+    const key = w.sandbox.issue();
+    await stage(w, key);
+    w.setVault(w.sandbox.firstKey(), { ledger: "ab", seq: 3, h16: "0".repeat(16) });
+    const stopped = await json(w, ["rotate", "demo"]);
+    expect(stopped).toMatchObject({ code: 4, end: { code: "LEDGER_FOREIGN" } });
+    const doctor = await json(w, ["doctor", "demo"]);
+    expect(doctor.answer["checks"]).toContainEqual(
+      expect.objectContaining({ target: "vault", fix: "imkit-rotator adopt demo --new-ledger" }),
+    );
+    const { code, answer } = await paste(w, stopped.end);
+    expect(code).toBe(0);
+    expect(answer).toMatchObject({ state: "adopted", staged: expect.stringMatching(/^[0-9a-f]{8}$/) });
+    expect((await w.run(["audit", "verify", "demo", "--stores"])).code).toBe(0);
+    expect((await w.run(["rotate", "demo"])).code).toBe(3);
+    expect([w.value(), w.vault().value]).toEqual([key, key]);
+    await toEnd(w, 1);
   });
 
   it("a ledger that is lost: stage keeps the key all the same, rotate says what to do, and goes on after it", async () => {
