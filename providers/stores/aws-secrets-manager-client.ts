@@ -58,6 +58,7 @@ export type Aws = {
 };
 
 const TRIES = 3;
+const LOOPBACK = /^(127\.0\.0\.1|localhost|\[?::1\]?)$/;
 const TIMES = { connectionTimeout: 5_000, requestTimeout: 10_000, throwOnRequestTimeout: true };
 
 type Client = { readonly sdk: typeof Library; readonly client: Library.SecretsManagerClient };
@@ -177,6 +178,19 @@ const open = async (region: string, { endpoint, profile, credentials }: Login): 
     requestHandler: TIMES,
     maxAttempts: 1,
   });
+  // The SDK also takes addresses from the environment and from the profile.
+  client.middlewareStack.add(
+    (next) => (args) => {
+      const { protocol, hostname } = args.request as {
+        readonly protocol?: string;
+        readonly hostname?: string;
+      };
+      if (protocol === "https:" || LOOPBACK.test(hostname ?? "")) return next(args);
+      const why = "the AWS endpoint that the environment or the profile names is not https";
+      throw new ProviderError("CONFIG", "not_applied", why);
+    },
+    { step: "finalizeRequest" },
+  );
   return { sdk, client };
 };
 

@@ -78,7 +78,7 @@ const NAMES: Readonly<Record<string, Meaning>> = {
 };
 
 const LOGIN =
-  /^(UnrecognizedClient|InvalidClientTokenId|InvalidSignature|SignatureDoesNotMatch|Expired?Token|MissingAuthenticationToken|IncompleteSignature|RequestExpired|InvalidToken|Unauthorized|CredentialsProvider|TokenProvider|Provider)/;
+  /^(UnrecognizedClient|InvalidClientTokenId|InvalidSignature|SignatureDoesNotMatch|Expired?Token|MissingAuthenticationToken|IncompleteSignature|RequestExpired|RequestTimeTooSkewed|InvalidToken|Unauthorized|CredentialsProvider|TokenProvider|Provider)/;
 const THROTTLE = /^(Throttl|TooManyRequests|RequestLimitExceeded|RequestThrottled|SlowDown)/;
 const NEVER_ARRIVED =
   /^(ECONNREFUSED|ENOTFOUND|EAI_AGAIN|EHOSTUNREACH|ENETUNREACH|ERR_TLS_|ERR_SSL_|CERT_|UNABLE_TO_|SELF_SIGNED_|DEPTH_ZERO_)/;

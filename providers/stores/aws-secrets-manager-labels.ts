@@ -14,7 +14,7 @@ type Labels = readonly string[];
 /** Two apps may keep their keys in one JSON secret: each sees only the labels of its own member. */
 type Own = { readonly jsonKey: string | null; readonly ledger?: string | undefined };
 
-/** `imkit-rotator/<ledger>/<seq>/<h16>`, with `/<jsonKey>` where the secret is JSON: at most 220 of the 256 characters that AWS allows. */
+/** `imkit-rotator/<ledger>/<seq>/<h16>`, with `/<jsonKey>` where the secret is JSON: at most 180 of the 256 characters that AWS allows. */
 export const labelFor = (witness: Witness | null, jsonKey: string | null): string => {
   const { ledger, seq, h16 } = witness ?? { ledger: NO_LEDGER, seq: "-", h16: "-" };
   return `imkit-rotator/${ledger}/${seq}/${h16}${jsonKey === null ? "" : `/${jsonKey}`}`;

@@ -1,8 +1,9 @@
+import { spawnSync } from "node:child_process";
 import { randomBytes, randomUUID } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { inspect } from "node:util";
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
 import { openAws } from "../../providers/stores/aws-secrets-manager.ts";
 import { ProviderError } from "../../src/core/errors.ts";
 import { Secret } from "../../src/core/secret.ts";
@@ -518,6 +519,31 @@ test("a config that cannot be right is refused before anything is asked", () => 
   const open = (more: object) => () => openAws({ ...SETTINGS, region: HOME, secretId: arn, ...more }, KEYS);
   expect(open({})).toThrow("CONFIG: the ARN is of region us-east-1");
   expect(open({ region: "us-east-1", create: true })).toThrow("CONFIG: create: true needs a name");
+});
+
+test("an endpoint of the environment that is not https gets nothing", async () => {
+  vi.stubEnv("AWS_ENDPOINT_URL_SECRETS_MANAGER", "http://192.0.2.1:9");
+  const store = openAws({ ...SETTINGS, region: HOME, secretId: "x" }, KEYS);
+  const error = await failure(store.read(soon()));
+  expect(error).toMatchObject({ code: "CONFIG", outcome: "not_applied" });
+  expect(error.hint).toContain("not https");
+});
+
+test("the SDK is loaded by the first call, and not before", () => {
+  const url = (file: string) => JSON.stringify(new URL(`../../providers/${file}`, import.meta.url).href);
+  const script = `
+    const seen = [];
+    (await import("node:module")).registerHooks({ load: (url, context, next) => { seen.push(url); return next(url, context); } });
+    const { default: aws } = await import(${url("stores/aws-secrets-manager.ts")});
+    const store = aws.open({ region: "us-east-1", secretId: "x", create: false, replicas: "check", endpoint: "http://127.0.0.1:9" }, {});
+    const before = seen.some((url) => url.includes("@aws-sdk"));
+    await store.read(AbortSignal.timeout(5_000)).catch(() => {});
+    console.log(JSON.stringify([before, seen.some((url) => url.includes("@aws-sdk"))]));`;
+  const { stdout } = spawnSync(process.execPath, ["--input-type=module", "-e", script], {
+    encoding: "utf8",
+    env: { AWS_ACCESS_KEY_ID: "AKIAEXAMPLE", AWS_SECRET_ACCESS_KEY: "example" },
+  });
+  expect(JSON.parse(stdout)).toEqual([false, true]);
 });
 
 describe("the policy in deploy/policies", () => {
