@@ -117,6 +117,11 @@ const load = async (
   checkTransport(cluster);
   const user = config.getUser(context.user);
   const folder = found.find((file) => file.config.getUser(context.user) !== null)?.folder ?? configDir;
+  const provider = field(user?.authProvider, "name");
+  if (provider !== undefined && provider !== "tokenFile" && provider !== "oidc")
+    throw refused(
+      "its user has an auth-provider that kubectl no longer knows, either: use a login program (exec)",
+    );
   const plugin = pluginOf(user?.exec, folder);
   // Left in, the library would start it itself.
   if (user !== null) config.users = [{ ...user, exec: undefined }];
@@ -238,5 +243,7 @@ const credentialIn = (text: string, byHand: string): Credential => {
   return { token, cert, key, until: Number.isNaN(expires) ? Number.POSITIVE_INFINITY : expires - 10_000 };
 };
 
+const field = (value: unknown, name: string): unknown =>
+  typeof value === "object" && value !== null ? (value as Raw)[name] : undefined;
 const monotonicMs = (): number => Number(process.hrtime.bigint()) / 1e6;
 const refused = (hint: string): ProviderError => new ProviderError("CONFIG", "not_applied", hint);

@@ -54,10 +54,15 @@ const agents = { "http:": new http.Agent(POOL), "https:": new https.Agent(POOL) 
 
 /**
  * An API server, reached as the kubeconfig says. The library reads that (contexts, TLS, token files, OpenID, proxies); requests are made
- * here, because its client follows redirects with the body, reads answers of any size, and puts whole Secrets into its errors.
+ * here, because its client follows redirects with the body, reads answers of any size, and puts whole Secrets into its errors
+ * (docs/adr/0010-kubernetes-requests.md). `mounted` is where a pod finds its ServiceAccount, for tests.
  */
-export const openKube = (options: KubeOptions, tools: Pick<Tools, "configDir" | "env">): Kube => {
-  const login = kubeLogin(options, tools);
+export const openKube = (
+  options: KubeOptions,
+  tools: Pick<Tools, "configDir" | "env">,
+  mounted?: string,
+): Kube => {
+  const login = kubeLogin(options, tools, mounted);
   const once = async (call: KubeCall, signal: AbortSignal, sending: () => void): Promise<KubeAnswer> =>
     await send(await login.get(signal), call, signal, sending);
   return {

@@ -1,6 +1,7 @@
-import { writeFile } from "node:fs/promises";
+import { copyFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, inject, test } from "vitest";
+import { openKube } from "../../providers/kubernetes.ts";
 import kubernetesSecret from "../../providers/stores/kubernetes-secret.ts";
 import { Secret } from "../../src/core/secret.ts";
 import { madeKey } from "../kit/leak.ts";
@@ -71,6 +72,20 @@ test("with create: true the second role is needed, and enough", async () => {
   const made = await store.write(key, null, op, soon());
   expect((await store.read(soon()))?.secret.equals(key)).toBe(true);
   expect((await store.read(soon()))?.revision).toBe(made);
+});
+
+test("in a pod: the ServiceAccount's own token and authority, found without any kubeconfig", async () => {
+  await makeSecret();
+  await bind(kube, namespace, ROLE);
+  await copyFile(kube.caFile, join(dir, "ca.crt"));
+  await writeFile(join(dir, "token"), await kube.tokenOf(namespace));
+  const { hostname, port } = new URL(kube.server);
+  const env = { HOME: dir, KUBERNETES_SERVICE_HOST: hostname, KUBERNETES_SERVICE_PORT: port };
+  const pod = openKube({}, { configDir: dir, env }, dir);
+  const path = `/api/v1/namespaces/${namespace}/secrets/imkit-secrets`;
+  expect((await pod.call({ method: "GET", path }, soon())).status).toBe(200);
+  const foreign = await pod.call({ method: "GET", path: "/api/v1/namespaces/default/secrets/x" }, soon());
+  expect(foreign.status).toBe(403);
 });
 
 test("the API server's own log holds what was called, and nothing beyond", async () => {

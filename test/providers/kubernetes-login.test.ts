@@ -117,6 +117,16 @@ describe("where the API server is", () => {
       {},
       "a file is missing",
     ],
+    [
+      "a login of old",
+      {
+        users: [
+          { name: "u", user: { "auth-provider": { name: "gcp", config: { "cmd-path": "/bin/true" } } } },
+        ],
+      },
+      {},
+      "auth-provider",
+    ],
     ["no list", { contexts: 5 }, {}, "no context"],
   ])("%s is said", async (_, parts, options, words) => {
     await kubeconfig("kubeconfig", parts);
