@@ -20,6 +20,7 @@ export const begin = (r: Rotation, e: LedgerEvent & { type: "intent" }, p: Posit
     opId: e.opId,
     fp: e.fp,
     at: p.at,
+    replaced: null,
   });
   const open = { id: p.id, run: e.run, unknown: false };
   const store = r.stores.get(e.target);
@@ -56,8 +57,15 @@ const endDropped = (r: Rotation, target: string, intent: string, outcome: Outcom
   return null;
 };
 
+const superseding = (r: Rotation, { intent: id, replaced }: LedgerEvent & { type: "result" }): Rotation => {
+  const intent = r.intents.get(id);
+  if (replaced === undefined || intent === undefined) return r;
+  return { ...r, intents: new Map(r.intents).set(id, { ...intent, replaced }) };
+};
+
 /** How an effect ended. */
-export const end = (r: Rotation, e: LedgerEvent & { type: "result" }, p: Position): Rotation => {
+export const end = (before: Rotation, e: LedgerEvent & { type: "result" }, p: Position): Rotation => {
+  const r = superseding(before, e);
   const intent = r.intents.get(e.intent);
   const target = intent?.target ?? "";
   const dropped = endDropped(r, target, e.intent, e.outcome);

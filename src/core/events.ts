@@ -139,6 +139,8 @@ export type LedgerEvent =
       readonly outcome: Outcome;
       readonly code?: string;
       readonly revision?: string;
+      /** Stores: the revision that the write was meant to follow. */
+      readonly replaced?: string;
       /** false: the store held the key already. */
       readonly changed?: boolean;
       /** Rollouts: level of proof 0-2. */

@@ -30,6 +30,8 @@ export type Intent = {
   readonly opId: string;
   readonly fp: Fp;
   readonly at: number;
+  /** The revision that it superseded, or meant to. */
+  readonly replaced: string | null;
 };
 
 /** A leak, as a person reported it. */
@@ -134,6 +136,13 @@ export const openRotation = (e: LedgerEvent & { type: "opened" }, ts: string): R
   modeTs: null,
   reason: e.reason,
 });
+
+/** Revisions of one store that this rotation wrote over, oldest first. */
+export const supersededIn = (r: Rotation, store: string): readonly string[] => [
+  ...new Set(
+    [...r.intents.values()].flatMap((i) => (i.target === store && i.replaced !== null ? [i.replaced] : [])),
+  ),
+];
 
 /** Whatever was restarted until now was restarted for another content of the stores. */
 export const nextGeneration = (r: Rotation): Rotation =>

@@ -1,8 +1,10 @@
 import type { LedgerEvent } from "../core/events.ts";
 import type { Rotation } from "../core/rotation.ts";
+import { supersededIn } from "../core/rotation.ts";
 import type { Fp } from "../core/secret.ts";
+import type { Revision } from "../ports.ts";
 import { ensureOurs, FRESH_MS } from "./claim.ts";
-import { type Pass, rotationOf } from "./pass.ts";
+import { asProviderError, type Pass, rotationOf } from "./pass.ts";
 import { usageAfter } from "./usage.ts";
 
 /** After `closing`: nothing of this rotation stays in escrow, then `done`. Repeatable. */
@@ -19,6 +21,7 @@ export const finish = async (pass: Pass): Promise<readonly LedgerEvent[]> => {
   for (const fp of left) {
     if (await mayDrop(pass, fp)) await hands.escrow.remove(fp);
   }
+  await retireSuperseded(pass);
   return [
     ...(await usageAfter(pass)),
     ...givenUp(r),
@@ -45,6 +48,26 @@ const givenUp = (r: Rotation): readonly LedgerEvent[] =>
           },
         ],
   );
+
+/** What the stores still keep of earlier keys is disabled there, where they can. One that cannot be is remarked, and stops nothing. */
+const retireSuperseded = async (pass: Pass): Promise<void> => {
+  const { hands, journal, signal } = pass;
+  const r = rotationOf(pass);
+  const work = hands.app.stores.flatMap(({ plan, store }) => {
+    if (!store.caps.retire || r.stores.get(plan.name)?.state === "dropped") return [];
+    return supersededIn(r, plan.name).map((revision) => ({ name: plan.name, revision, store }));
+  });
+  if (work.length === 0) return;
+  await ensureOurs(journal, hands.host.claim.inst);
+  await Promise.all(
+    work.map(({ name, revision, store }) =>
+      (store.retire?.(revision as Revision, signal) ?? Promise.resolve()).catch((thrown: unknown) => {
+        const { code } = asProviderError(thrown);
+        hands.tell({ kind: "note", text: `${name}: a superseded version could not be disabled (${code})` });
+      }),
+    ),
+  );
+};
 
 /** The new key leaves escrow only while a store shows it, and a process that slept since it looked looks again. */
 const mayDrop = async (pass: Pass, fp: Fp): Promise<boolean> => {

@@ -58,10 +58,12 @@ export const writeStore = async (pass: Pass, target: string, intent: string): Pr
   if (r.newFp === null || !isWanted(pass, intent)) return [cancelled];
   const key = await pass.keys.get(r.newFp);
   if (key === null) return [{ ...base, outcome: "failed", code: "ESCROW_LOST" }];
+  let over: { readonly replaced?: string } = {};
   try {
     const store = storeOf(pass, target);
     for (let move = 1; ; move++) {
       const seen = await look(pass, store);
+      over = replacing(store, seen);
       if (seen.stored?.secret.equals(key)) {
         return [{ ...base, outcome: "ok", changed: false, revision: seen.stored.revision }];
       }
@@ -70,13 +72,18 @@ export const writeStore = async (pass: Pass, target: string, intent: string): Pr
       await keepOld(pass, seen);
       const written = await writeOnce(pass, store, key, seen, intent);
       if (written === "cancelled") return [cancelled];
-      if (written !== "moved") return [await readBack(pass, store, key, base)];
+      if (written !== "moved") return [{ ...(await readBack(pass, store, key, base)), ...over }];
       if (move >= MOVES) return [{ ...base, outcome: "failed", code: "CONFLICT" }];
     }
   } catch (thrown) {
-    return [{ ...base, ...failed(asAnswer(thrown), r.stores.get(target)?.tries ?? 1) }];
+    const ended = failed(asAnswer(thrown), r.stores.get(target)?.tries ?? 1);
+    return [{ ...base, ...ended, ...(ended.outcome === "unknown" ? over : {}) }];
   }
 };
+
+/** Only where it can be disabled later. */
+const replacing = (store: Store, { stored }: Seen): { readonly replaced?: string } =>
+  stored === null || !store.caps.retire ? {} : { replaced: stored.revision };
 
 const writeOnce = async (
   pass: Pass,
@@ -87,6 +94,8 @@ const writeOnce = async (
 ): Promise<"written" | "moved" | "cancelled"> => {
   const { journal, hands } = pass;
   await ensureOurs(journal, hands.host.claim.inst);
+  // What stands there may have been called an old key a moment ago.
+  if (await keepOld(pass, seen)) await ensureOurs(journal, hands.host.claim.inst);
   if (!isWanted(pass, intent)) return "cancelled";
   const seq = Number(intent.split(".")[0]);
   const op = {
@@ -108,7 +117,7 @@ const readBack = async (
   store: Store,
   key: Secret,
   base: { readonly type: "result"; readonly rotation: string; readonly intent: string },
-): Promise<LedgerEvent> => {
+): Promise<LedgerEvent & { readonly type: "result" }> => {
   try {
     const { stored } = await look(pass, store);
     if (stored?.secret.equals(key))
@@ -119,8 +128,12 @@ const readBack = async (
   }
 };
 
+/** A write that took place over somebody else's value is no success that a second look could find: a person has to know. */
+const isFinal = (e: ProviderError): boolean =>
+  e.outcome === "not_applied" || (e.code === "CONFLICT" && e.outcome === "applied");
+
 const failed = (e: ProviderError, tries: number) => ({
-  outcome: e.outcome === "not_applied" ? ("failed" as const) : ("unknown" as const),
+  outcome: isFinal(e) ? ("failed" as const) : ("unknown" as const),
   code: e.code,
   retryAfterMs: e.retryAfterMs ?? 1_000 * 4 ** Math.max(0, tries - 1),
 });
@@ -188,11 +201,11 @@ export type Finding = {
   readonly fp?: Fp | null;
 };
 
-/** An old key must be at hand until it is proved dead: no store loses it before escrow has it. */
-const keepOld = async (pass: Pass, { fp, stored }: Seen): Promise<void> => {
+/** An old key must be at hand until it is proved dead: no store loses it before escrow has it. @returns whether that took time */
+const keepOld = async (pass: Pass, { fp, stored }: Seen): Promise<boolean> => {
   const s = pass.journal.state();
-  if (stored !== null && fp !== null && (s.old.has(fp) || fp === s.current))
-    await pass.keys.keep(fp, stored.secret);
+  if (stored === null || fp === null || !(s.old.has(fp) || fp === s.current)) return false;
+  return pass.keys.keep(fp, stored.secret);
 };
 
 /** Whether one store may be written: its own preflight, its value, its witness. Keeps an old key that is found there. */

@@ -54,6 +54,8 @@ export type Story = World & {
   readonly key: () => string;
   readonly values: () => Readonly<Record<string, string | null>>;
   readonly uses: () => Readonly<Record<string, string | null>>;
+  /** The trace so far. */
+  readonly log: readonly string[];
   readonly events: (type: string) => readonly Record<string, unknown>[];
 };
 export type RotateChange = {

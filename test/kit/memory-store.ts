@@ -13,6 +13,8 @@ export type MemoryStore = Store & {
   /** Somebody else writes; `null` removes the entry. */
   readonly put: (secret: Secret | null) => void;
   readonly held: () => Secret | null;
+  /** Revisions that were disabled. */
+  readonly retired: () => readonly string[];
   /** How many writes took effect. */
   readonly writes: () => number;
   /** Asked before every call; a fault that it gives back happens. */
@@ -24,6 +26,7 @@ export const memoryStore = (where = "memory:a", caps: Partial<StoreCaps> = {}): 
   let now: { readonly secret: Secret; readonly revision: Revision; readonly witness: Witness | null } | null =
     null;
   let [version, writes] = [0, 0];
+  const retired: string[] = [];
   const calls = { preflight: 0, read: 0, write: 0 };
   const fresh = (): Revision => `v${(version += 1)}` as Revision;
 
@@ -43,6 +46,7 @@ export const memoryStore = (where = "memory:a", caps: Partial<StoreCaps> = {}): 
       now = secret === null ? null : { secret, revision: fresh(), witness: null };
     },
     held: () => now?.secret ?? null,
+    retired: () => retired,
     writes: () => writes,
     preflight: async (signal): Promise<readonly Check[]> => {
       try {
@@ -67,6 +71,12 @@ export const memoryStore = (where = "memory:a", caps: Partial<StoreCaps> = {}): 
       if (fault !== null) throw new ProviderError(fault.code, fault.outcome);
       return now?.revision ?? fresh();
     },
+    ...(caps.retire === true && {
+      retire: async (revision: Revision) => {
+        if (revision === now?.revision) throw new ProviderError("CONFLICT", "not_applied");
+        retired.push(revision);
+      },
+    }),
   };
   return store;
 };
