@@ -9,8 +9,8 @@ export type Keys = {
   get(fp: Fp): Promise<Secret | null>;
   /** The same for a key without which one can go on: null also where it cannot be opened. */
   find(fp: Fp): Promise<Secret | null>;
-  /** Makes sure that escrow holds it. */
-  keep(fp: Fp, key: Secret): Promise<void>;
+  /** Makes sure that escrow holds it. @returns false where that was known already */
+  keep(fp: Fp, key: Secret): Promise<boolean>;
   /** When this process last saw each key accepted by IMKIT, RFC 3339. */
   readonly accepted: Map<Fp, string>;
   /** Knows it for this process only. */
@@ -64,12 +64,10 @@ export const openKeys = (hands: Hands, journal: Journal): Keys => {
       }),
     keep: async (fp, key) => {
       known.set(fp, key);
-      if (kept.has(fp) || (await holds(fp))) {
-        kept.add(fp);
-        return;
-      }
-      await hands.escrow.put(fp, key);
+      if (kept.has(fp)) return false;
+      if (!(await holds(fp))) await hands.escrow.put(fp, key);
       kept.add(fp);
+      return true;
     },
     accepted: new Map(),
     learn: (fp, key) => void known.set(fp, key),

@@ -162,21 +162,34 @@ const startPass = (
     // An emergency may have been declared meanwhile, by somebody who does not wait for us.
     await journal.refresh();
     if (journal.superseded()) throw new Superseded();
-    if (journal.ownHeadAgeMs() < RENEW_AFTER_MS) return;
+    await renew();
+  };
+
+  const renew = async (): Promise<void> => {
+    if (!claimed || journal.ownHeadAgeMs() < RENEW_AFTER_MS) return;
     await journal.decide([{ type: "renewed", inst }]);
   };
 
   /** Nothing new starts; what runs is given a moment to end by itself, then is told to stop. */
   const drain = async (): Promise<void> => {
-    if (running.size === 0) return;
     const all = Promise.all(running.values());
-    if (failure === null) {
+    let left = running.size;
+    void all.then(() => {
+      left = 0;
+    });
+    if (failure !== null) stop.abort();
+    while (left > 0) {
       const patience = new AbortController();
       await Promise.race([all, clock.sleep(TICK_MS, patience.signal)]);
       patience.abort(OVER);
+      stop.abort();
+      // What does not stop by itself is still ours.
+      if (left > 0 && failure === null) await renew().catch(failed);
     }
-    stop.abort();
-    await all;
+  };
+
+  const failed = (error: unknown): void => {
+    if (!(error instanceof Moved)) failure ??= asError(error);
   };
 
   const turn = async (): Promise<"go on" | "over"> => {
@@ -191,7 +204,7 @@ const startPass = (
       try {
         if ((await turn()) === "over") break;
       } catch (error) {
-        if (!(error instanceof Moved)) failure ??= asError(error);
+        failed(error);
       }
     }
     await drain();

@@ -52,6 +52,8 @@ type Intent = {
   readonly mode: string | null;
   closed: boolean;
   begun: number;
+  /** Old keys when its effect began, as far as its process could know. */
+  olds: ReadonlySet<string>;
 };
 
 /** After these every store has to be read again before anybody is asked to revoke; after a proof, before it is over. */
@@ -191,6 +193,7 @@ export const checksOf = (around: Around): Checks => {
       mode: r?.emergency ? "replace" : (r?.mode ?? null),
       closed: false,
       begun: 0,
+      olds: new Set(),
     };
     intents.set(id, intent);
     byOp.set(e.opId, intent);
@@ -327,6 +330,9 @@ export const checksOf = (around: Around): Checks => {
     if (!isKept(e.to)) violated(`${proc.name} goes back to ${short(e.to)}, which nobody has`);
   };
 
+  const saysNo = (e: LedgerEvent): boolean =>
+    e.type === "proof" || e.type === "wrong-key-revoked" || ("verdict" in e && e.verdict === "rejected");
+
   /** What is on record about a key's life is true: it worked when it was seen to, and was dead when it was seen dead. */
   const sightings = (proc: Proc, e: LedgerEvent, ts: string): void => {
     const fps =
@@ -337,7 +343,7 @@ export const checksOf = (around: Around): Checks => {
       const key = text === null ? undefined : imkit.keys.get(text);
       if (sight === undefined || key === undefined) continue;
       // A key that IMKIT did not know yet was truly rejected.
-      const isNo = sight.rejectedTs === ts && sight.verdict === "rejected" && key.worksAt <= proc.startedAt;
+      const isNo = saysNo(e) && sight.rejectedTs === ts && key.worksAt <= proc.startedAt;
       if (isNo && imkit.works(key.text)) violated(`${proc.name} calls ${short(fp)} rejected, which works`);
       const at = (text: string): number => Date.parse(text) - around.epoch;
       const late = sight.acceptedTs === null ? 0 : at(sight.acceptedTs) - key.deadAt;
@@ -455,6 +461,9 @@ export const checksOf = (around: Around): Checks => {
     entered,
     writeBegins: (proc, store, text, opId) => {
       begins(proc, store.plan.name, opId, fpOf(text));
+      const intent = byOp.get(opId);
+      if (intent !== undefined && proc.memory.shown === around.ledger().lines.length)
+        intent.olds = new Set(state().old.keys());
       if (!store.plan.write) violated(`${proc.name} writes the mirror ${store.plan.name}`);
     },
     writeHappens: (proc, store, text, opId, late) => {
@@ -477,7 +486,8 @@ export const checksOf = (around: Around): Checks => {
       const wasLiedTo =
         read?.honest === false || (store.changedBy === "foreign" && (read?.at ?? 0) < store.changedAt);
       const isKeptElsewhere = around.escrow().blobs.has(fp) || isElsewhere || taken.has(fp);
-      if (key && !key.proved && !key.waived && !wasLiedTo && !isKeptElsewhere) {
+      const wasOld = byOp.get(opId)?.olds.has(fp) === true;
+      if (key && wasOld && !key.proved && !key.waived && !wasLiedTo && !isKeptElsewhere) {
         violated(`the old key ${short(fp)} is lost: ${proc.name} overwrites its last copy in ${name}`);
       }
     },

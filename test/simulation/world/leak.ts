@@ -131,7 +131,9 @@ export const wrongTurns = (world: World, isOver: () => boolean): void => {
     },
     () => {
       const name = chance.pick([...world.stores.keys(), ...world.workloads.keys()]);
-      if (world.stores.size === 1 && world.stores.has(name)) return;
+      // An app needs a store, and a mirror what it follows.
+      const isNeeded = [...world.stores.values()].some((s) => s.follows === name || world.stores.size === 1);
+      if (isNeeded && world.stores.has(name)) return;
       if (!world.missing.delete(name)) world.missing.add(name);
       world.trace(() => `the config ${world.missing.has(name) ? "loses" : "gets"} ${name}`);
     },
@@ -148,7 +150,7 @@ export const wrongTurns = (world: World, isOver: () => boolean): void => {
       left--;
       const turn = chance.pick(scenario.leak ? turns : turns.slice(1));
       time.after(soon, () => {
-        if (!isOver()) turn();
+        if (!isOver() && !world.isCalm()) turn();
       });
     }
   });
