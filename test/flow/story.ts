@@ -3,6 +3,7 @@ import type { Phase } from "../../src/core/outcome.ts";
 import type { AppState } from "../../src/core/state.ts";
 import type { Alarm } from "../../src/flow/emergency.ts";
 import type { App, Hands } from "../../src/flow/hands.ts";
+import type { Platform } from "../../src/ports.ts";
 import { loadAsIs } from "../simulation/copy.ts";
 import type { TrueStore, TrueWorkload } from "../simulation/world/places.ts";
 import { type Fate, NO_FATE } from "../simulation/world/process.ts";
@@ -66,6 +67,8 @@ export type RotateChange = {
   /** An emergency; `leaked` is the text of a key. */
   readonly alarm?: { readonly leaked?: string; readonly since?: string; readonly order?: Alarm["order"] };
   readonly app?: (app: App) => App;
+  /** What IMKIT seems to say, to this command alone. */
+  readonly platform?: (platform: Platform) => Platform;
 };
 
 /** A world in which nothing goes wrong but what the test does; every invariant of the simulation is watched all the same. */
@@ -115,6 +118,7 @@ export const tell = async <T>(
         waitMs = 0,
         alarm,
         app = (same: App): App => same,
+        platform = (same: Platform): Platform => same,
       }: RotateChange = {},
       fate = {},
     ) =>
@@ -122,7 +126,7 @@ export const tell = async <T>(
         "rotate",
         (hands) =>
           product.rotate(
-            { ...hands, app: app(hands.app) },
+            { ...hands, app: app(hands.app), platform: platform(hands.platform) },
             {
               reason: null,
               ticket: null,
