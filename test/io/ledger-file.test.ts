@@ -1,5 +1,6 @@
 import { execFile, spawn } from "node:child_process";
 import { once } from "node:events";
+import * as fs from "node:fs";
 import * as fsp from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
@@ -14,9 +15,14 @@ import { ledgerContract } from "../contract/ledger.ts";
 import { chainOf, STORY } from "../kit/ledger-story.ts";
 import { memoryLedger } from "../kit/memory-ledger.ts";
 
-vi.mock("node:fs/promises", async (original) => {
-  const real = await original<typeof import("node:fs/promises")>();
-  return { ...real, link: vi.fn(real.link), unlink: vi.fn(real.unlink) };
+vi.mock("node:fs", async (original) => {
+  const real = await original<typeof import("node:fs")>();
+  return {
+    ...real,
+    fsync: vi.fn(real.fsync),
+    linkSync: vi.fn(real.linkSync),
+    unlinkSync: vi.fn(real.unlinkSync),
+  };
 });
 
 const run = promisify(execFile);
@@ -146,11 +152,6 @@ describe("an entry that is not whole stops every reader", () => {
 
 describe("a disk that fails", () => {
   const names = (): Promise<string[]> => fsp.readdir(dir);
-  const handlePrototype = async (): Promise<fsp.FileHandle> => {
-    const handle = await fsp.open(root);
-    await handle.close();
-    return Object.getPrototypeOf(handle) as fsp.FileHandle;
-  };
 
   test("no room: a short write is an error, and leaves nothing", async () => {
     await run(process.execPath, [join(kit, "ledger-writer.ts"), dir, "0"]);
@@ -167,7 +168,9 @@ describe("a disk that fails", () => {
 
   test("an fsync that failed is not asked again, and its entry is not made", async () => {
     await fill(1);
-    const sync = vi.spyOn(await handlePrototype(), "sync").mockRejectedValueOnce(fault("EIO"));
+    const sync = vi.mocked(fs.fsync);
+    sync.mockClear();
+    sync.mockImplementationOnce((_, done) => done(fault("EIO")));
     const error = await failure(fileLedger(dir).create(1, line(1)));
     expect([error.code, error.exit, sync.mock.calls.length]).toEqual(["LEDGER_UNWRITABLE", 1, 1]);
     expect(await names()).toEqual(["00000000.json"]);
@@ -176,15 +179,13 @@ describe("a disk that fails", () => {
 
   test("a directory whose fsync failed leaves it open whether the entry is made", async () => {
     await fill(1);
-    const prototype = await handlePrototype();
-    let calls = 0;
-    vi.spyOn(prototype, "sync").mockImplementation(async function (this: fsp.FileHandle) {
-      calls += 1;
-      if (calls === 2) throw fault("EIO");
-      await this.datasync();
-    });
+    const sync = vi.mocked(fs.fsync);
+    sync.mockClear();
+    sync
+      .mockImplementationOnce((_, done) => done(null))
+      .mockImplementationOnce((_, done) => done(fault("EIO")));
     expect((await failure(fileLedger(dir).create(1, line(1)))).code).toBe("LEDGER_UNWRITABLE");
-    expect(calls).toBe(2);
+    expect(sync).toHaveBeenCalledTimes(2);
     const [found] = await fileLedger(dir).read(1);
     expect(openEntry(found ?? new Uint8Array())).toMatchObject({ entry: { seq: 1 } });
   });
@@ -192,14 +193,15 @@ describe("a disk that fails", () => {
   test("bytes are fsynced before they get their name, the name before anyone is told", async () => {
     await fill(1);
     const order: string[] = [];
-    const prototype = await handlePrototype();
-    vi.spyOn(prototype, "sync").mockImplementation(async function (this: fsp.FileHandle) {
-      order.push((await this.stat()).isDirectory() ? "sync directory" : "sync file");
-      await this.datasync();
-    });
-    vi.mocked(fsp.link).mockImplementationOnce(async (from, to) => {
+    for (let n = 0; n < 2; n++) {
+      vi.mocked(fs.fsync).mockImplementationOnce((descriptor, done) => {
+        order.push(fs.fstatSync(descriptor).isDirectory() ? "sync directory" : "sync file");
+        fs.fdatasync(descriptor, done);
+      });
+    }
+    vi.mocked(fs.linkSync).mockImplementationOnce((from, to) => {
       order.push("link");
-      await fsp.copyFile(from, to, fsp.constants.COPYFILE_EXCL);
+      fs.copyFileSync(from, to, fs.constants.COPYFILE_EXCL);
     });
     await fileLedger(dir).create(1, line(1));
     expect(order).toEqual(["sync file", "link", "sync directory"]);
@@ -208,7 +210,9 @@ describe("a disk that fails", () => {
   test.each(["EPERM", "ENOTSUP", "ENOSYS"])(
     "no hard links (%s) ends a ledger before it begins, with a way out",
     async (code) => {
-      vi.mocked(fsp.link).mockRejectedValueOnce(fault(code));
+      vi.mocked(fs.linkSync).mockImplementationOnce(() => {
+        throw fault(code);
+      });
       const error = await failure(fileLedger(dir).create(0, line(0)));
       expect([error.code, error.exit]).toEqual(["STATE_UNUSABLE", 2]);
       expect(error.why).toContain("hard links");
@@ -219,21 +223,26 @@ describe("a disk that fails", () => {
 
   test("a link that fails later is a failing disk", async () => {
     await fill(1);
-    vi.mocked(fsp.link).mockRejectedValueOnce(fault("EPERM"));
+    vi.mocked(fs.linkSync).mockImplementationOnce(() => {
+      throw fault("EPERM");
+    });
     expect((await failure(fileLedger(dir).create(1, line(1)))).code).toBe("LEDGER_UNWRITABLE");
   });
 
   test("a link that was made and is reported as there is our own", async () => {
-    const { link } = await vi.importActual<typeof fsp>("node:fs/promises");
-    vi.mocked(fsp.link).mockImplementationOnce(async (from, to) => {
-      await link(from, to);
+    const { linkSync } = await vi.importActual<typeof fs>("node:fs");
+    vi.mocked(fs.linkSync).mockImplementationOnce((from, to) => {
+      linkSync(from, to);
       throw fault("EEXIST");
     });
     expect(await fileLedger(dir).create(0, line(0))).toBe("created");
   });
 
   test("a temporary file that cannot be removed is no failure", async () => {
-    vi.mocked(fsp.unlink).mockRejectedValueOnce(fault("EIO")).mockRejectedValueOnce(fault("EIO"));
+    const fails = (): never => {
+      throw fault("EIO");
+    };
+    vi.mocked(fs.unlinkSync).mockImplementationOnce(fails).mockImplementationOnce(fails);
     expect(await fileLedger(dir).create(0, line(0))).toBe("created");
     expect(await fileLedger(dir).read(0)).toHaveLength(1);
   });
