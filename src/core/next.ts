@@ -32,7 +32,7 @@ export type Run = {
   readonly number: number;
   /** Names (`nameOf`) of actions under way. */
   readonly running: ReadonlySet<string>;
-  /** Names of read-only actions that this pass has done: `reread`, `prove`, `observe:<target>`. */
+  /** Names of read-only actions that this pass has done: `reread`, `prove`, `observe:<target>`; `probe` since the last change. */
   readonly tried: ReadonlySet<string>;
   readonly monoMs: number;
   readonly wallMs: number;
@@ -109,7 +109,9 @@ const gate = (s: AppState, r: Rotation, run: Run): readonly Action[] => {
   const left = unproved(s);
   if (left.length > 0) {
     if (run.confirm) return proofs(s, run);
-    if (run.probedAt === null) return [{ do: "probe" }];
+    // After a leak it matters until when the old key worked: it is asked once more after the last change.
+    const isOld = r.emergency !== null && !run.tried.has("probe");
+    if (run.probedAt === null || isOld) return [{ do: "probe" }];
     return left.every((fp) => s.verdicts.get(fp)?.verdict === "rejected") ? proofs(s, run) : NOTHING;
   }
   if (!seenSince(r, r.provedAt)) return [{ do: "reread" }];

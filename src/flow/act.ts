@@ -13,8 +13,11 @@ export type Memory = { readonly tried: Set<string>; probedAt: number | null };
 export const remember = (memory: Memory, action: Action, monoMs: number): void => {
   switch (action.do) {
     case "verify":
+      memory.probedAt = monoMs;
+      return;
     case "probe":
       memory.probedAt = monoMs;
+      memory.tried.add(nameOf(action));
       return;
     case "prove":
       memory.probedAt = monoMs;
@@ -28,6 +31,7 @@ export const remember = (memory: Memory, action: Action, monoMs: number): void =
     case "write":
     case "roll":
       memory.tried.delete(`observe:${action.target}`);
+      memory.tried.delete("probe");
       return;
     case "preflight":
     case "mirror":
