@@ -187,7 +187,11 @@ const staged = (s: AppState, e: LedgerEvent & { type: "staged" }, at: At): AppSt
   const r = s.rotation;
   const takesOver = r !== null && r.ended === null && e.rotation === r.id;
   if (!takesOver) return { ...base, staged: key };
-  return { ...base, staged: null, rotation: r.newFp === e.fp ? r : rekey(r, e.fp, at.ts) };
+  // What waited for the next rotation is nobody's new key any more.
+  const left =
+    s.staged !== null && s.staged.fp !== e.fp && s.staged.sameApp !== "different" ? s.staged.fp : null;
+  const old = left === null ? base.old : join(base.old, left);
+  return { ...base, old, staged: null, rotation: r.newFp === e.fp ? r : rekey(r, e.fp, at.ts) };
 };
 
 /** Whatever place it had: a leaked key is one that has to die. */

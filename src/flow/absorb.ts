@@ -4,6 +4,7 @@ import type { Fp, Secret } from "../core/secret.ts";
 import { showFp } from "../core/secret.ts";
 import type { Hands } from "./hands.ts";
 import type { Journal } from "./journal.ts";
+import { isOpen } from "../core/state.ts";
 import type { Keys } from "./keys.ts";
 import { pendingKey, settle } from "./open.ts";
 import { acceptedAt, compareApps, examine } from "./probing.ts";
@@ -50,7 +51,10 @@ const takeIn = async (hands: Hands, journal: Journal, fp: Fp, key: Secret): Prom
       ? await compareApps(hands, journal.state(), key, [], hands.signal)
       : { sameApp: "unproved" as const, appFingerprint: null };
   await settle(journal, () => {
-    if (journal.state().known.has(fp)) return [];
+    const s = journal.state();
+    if (s.known.has(fp)) return [];
+    // An emergency may have begun without a new key: this is the one that it waits for.
+    const waits = isOpen(s) && s.rotation?.closing === false && s.rotation.newFp === null;
     const staged: LedgerEvent = {
       type: "staged",
       fp,
@@ -58,6 +62,7 @@ const takeIn = async (hands: Hands, journal: Journal, fp: Fp, key: Secret): Prom
       source: "escrow",
       ...compared,
       ...acceptedAt(examined.verdict, examined.askedTs),
+      ...(waits ? { rotation: s.rotation.id } : {}),
     };
     // A second key beside a staged one is not chosen for anybody: it is kept, and must be revoked like an old key.
     return pendingKey(journal) === null ? [staged] : [{ type: "discarded", fp, forget: false }];

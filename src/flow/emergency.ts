@@ -19,7 +19,7 @@ export type Alarm = {
 /**
  * Records that a key leaked: opens a rotation, or makes an emergency of the open one. Needs no claim: whoever holds it acts on it from then on.
  * Said again, it changes nothing.
- * @returns the rotation's id
+ * @returns the rotation's id; null where the open one is closing by now, and has to end first
  * @throws RotatorError USAGE for a fingerprint that nobody knows, or of a key that is proved dead
  */
 export const declareEmergency = async (
@@ -27,10 +27,13 @@ export const declareEmergency = async (
   journal: Journal,
   alarm: Alarm,
   options: OpenOptions,
-): Promise<string> => {
+): Promise<string | null> => {
+  let isLate = false;
   await settle(journal, (): readonly LedgerEvent[] => {
     const s = journal.state();
     const open = isOpen(s) ? s.rotation : null;
+    isLate = open?.closing === true;
+    if (isLate) return [];
     const before = open?.emergency ?? null;
     const leaked = alarm.leaked === null ? (before?.leaked[0] ?? s.current) : named(hands, s, alarm.leaked);
     // Somebody went back to it in spite of the leak: this is another word on it.
@@ -51,7 +54,7 @@ export const declareEmergency = async (
     };
     return opened === null ? [said] : [opened, said];
   });
-  return journal.state().rotation?.id ?? "";
+  return isLate ? null : (journal.state().rotation?.id ?? "");
 };
 
 const named = (hands: Hands, s: AppState, prefix: string): Fp => {

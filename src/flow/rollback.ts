@@ -23,6 +23,7 @@ export type RollbackOptions = Omit<RotateOptions, "alarm" | "confirm"> & {
 export const rollback = async (hands: Hands, options: RollbackOptions): Promise<Rotated | null> => {
   const journal = await openJournal(hands);
   if (!isOpen(journal.state())) return null;
+  const writtenAt = journal.state().rotation?.wroteAt ?? 0;
   if (journal.state().claim !== null) await awaitFree(hands, journal, options.waitMs);
   const keys = openKeys(hands, journal);
   if (!isOpen(journal.state())) return null;
@@ -39,7 +40,7 @@ export const rollback = async (hands: Hands, options: RollbackOptions): Promise<
       ];
     return [{ type: "rollback-requested", rotation: r.id, to }];
   });
-  return work(hands, journal, keys, { ...options, confirm: false }, id);
+  return work(hands, journal, keys, { ...options, confirm: false }, id, writtenAt);
 };
 
 /** The key to go back to. @throws RotatorError ROLLBACK_REFUSED */

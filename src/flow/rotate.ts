@@ -67,10 +67,11 @@ export const rotate = async (hands: Hands, options: RotateOptions): Promise<Rota
   const journal = await openJournal(hands);
   const keys = openKeys(hands, journal);
   const began = hands.clock.monotonic();
+  const writtenAt = journal.state().rotation?.wroteAt ?? 0;
   const worked = await begin(hands, journal, keys, options);
   // One wait for all: what the other rotator took of it is gone.
   const waitMs = Math.max(0, options.waitMs - (hands.clock.monotonic() - began));
-  return work(hands, journal, keys, { ...options, waitMs }, worked);
+  return work(hands, journal, keys, { ...options, waitMs }, worked, writtenAt);
 };
 
 /** @returns the rotation that is an emergency now, or null */
@@ -86,11 +87,15 @@ const begin = async (
     await prepare(hands, journal, keys);
     return null;
   }
-  // What only has to be cleared away is no rotation to make an emergency of.
-  if (journal.state().rotation?.closing === true && isOpen(journal.state()))
-    await runLoop(hands, journal, keys, loopOptions(hands, journal, options));
-  if (!isOpen(journal.state())) await prepare(hands, journal, keys);
-  const id = await declareEmergency(hands, journal, alarm, options);
+  let id: string | null = null;
+  while (id === null) {
+    // What only has to be cleared away is no rotation to make an emergency of.
+    if (journal.state().rotation?.closing === true && isOpen(journal.state()))
+      await runLoop(hands, journal, keys, loopOptions(hands, journal, options));
+    if (!isOpen(journal.state())) await prepare(hands, journal, keys);
+    id = await declareEmergency(hands, journal, alarm, options);
+    if (hands.signal.aborted) return id;
+  }
   const { claim } = journal.state();
   if (claim !== null && claim.inst !== hands.host.claim.inst) {
     const text = `Process ${claim.pid} on ${claim.host} is at work: it goes on as an emergency, and this one follows.`;
@@ -106,13 +111,17 @@ const loopOptions = (hands: Hands, journal: Journal, options: RotateOptions) => 
   parting: () => waitingNews(hands, journal),
 });
 
-/** `rotate` on a ledger that is prepared. `mine`: the rotation that this is about; no other one is opened then. */
+/**
+ * `rotate` on a ledger that is prepared. `mine`: the rotation that this is about; no other one is opened then. `writtenAt`: the last write
+ * when the person said that everything was restarted.
+ */
 export const work = async (
   hands: Hands,
   journal: Journal,
   keys: Keys,
   options: RotateOptions,
   mine: string | null = null,
+  writtenAt = 0,
 ): Promise<Rotated> => {
   const started = hands.clock.monotonic();
   const ends = new Map<Fp, ProofEnd>();
@@ -126,7 +135,7 @@ export const work = async (
     first = false;
     const open = isOpen(journal.state()) ? (journal.state().rotation?.id ?? null) : null;
     worked ??= open;
-    if (restarted) await recordRestart(hands, journal);
+    if (restarted) await recordRestart(hands, journal, writtenAt);
     restarted = false;
     const loop = { ...loopOptions(hands, journal, options), confirm };
     for (const [fp, end] of await runLoop(hands, journal, keys, loop)) ends.set(fp, end);
@@ -196,7 +205,10 @@ const sayStillAccepted = async (journal: Journal, keys: Keys): Promise<void> => 
     const seen = keys.accepted.get(fp);
     const told = s.verdicts.get(fp);
     if (seen === undefined || told?.verdict !== "accepted") return [];
-    if (Date.parse(seen) - Date.parse(told.acceptedTs ?? told.ts) < SAY_AGAIN_MS) return [];
+    const last = told.acceptedTs ?? told.ts;
+    // Whether anything was without a key is told by an answer from after the last change.
+    const isNews = [r.wroteTs, r.rolledTs].some((ts) => ts !== null && last < ts && ts < seen);
+    if (!isNews && Date.parse(seen) - Date.parse(last) < SAY_AGAIN_MS) return [];
     return [
       {
         type: "observed",
@@ -213,7 +225,7 @@ const sayStillAccepted = async (journal: Journal, keys: Keys): Promise<void> => 
 };
 
 /** Only what was missing can have been restarted: before every store holds the new key a restart proves nothing. */
-const recordRestart = (hands: Hands, journal: Journal): Promise<void> =>
+const recordRestart = (hands: Hands, journal: Journal, writtenAt: number): Promise<void> =>
   settle(journal, () => {
     const s = journal.state();
     const r = s.rotation;
@@ -222,6 +234,12 @@ const recordRestart = (hands: Hands, journal: Journal): Promise<void> =>
         kind: "note",
         text: "--restarted: no restart is being waited for, so nothing was recorded.",
       });
+      return [];
+    }
+    if (r.wroteAt !== writtenAt) {
+      const text =
+        "--restarted: a store was written meanwhile, so nothing was recorded. Restart once more, then say so.";
+      hands.tell({ kind: "note", text });
       return [];
     }
     const left = [...r.rollouts.values()].filter((w) => w.type === "manual" && w.state === "pending");

@@ -113,11 +113,11 @@ const stagedEvents = (
 ): readonly LedgerEvent[] => {
   const s = journal.state();
   const pending = pendingKey(journal);
-  const same = pending === fp;
+  const open = isOpen(s) && s.rotation?.closing === false ? s.rotation : null;
+  const isThere = (open === null ? pending : open.newFp) === fp;
   const told = s.verdicts.get(fp)?.verdict === seen.examined.verdict;
-  if ((same && told) || isClosing(s, fp)) return [];
-  const r = s.rotation;
-  const into = r !== null && isOpen(s) && !r.closing && s.staged?.fp !== fp ? { rotation: r.id } : {};
+  if ((isThere && told) || isClosing(s, fp)) return [];
+  const into = open === null ? {} : { rotation: open.id };
   return [
     {
       type: "staged",
@@ -127,7 +127,7 @@ const stagedEvents = (
       sameApp: seen.sameApp,
       appFingerprint: seen.appFingerprint,
       ...acceptedAt(seen.examined.verdict, seen.examined.askedTs),
-      ...(pending !== null && !same && !isForeign(s, pending) ? { replaces: pending } : {}),
+      ...(pending !== null && pending !== fp && !isForeign(s, pending) ? { replaces: pending } : {}),
       ...into,
     },
   ];

@@ -42,7 +42,7 @@ export const workload = (
 export type Step = { readonly says: string; readonly state: AppState };
 
 export type Story = World & {
-  readonly stage: (text: string, replace?: boolean) => Promise<Step>;
+  readonly stage: (text: string, replace?: boolean, fate?: Partial<Fate>) => Promise<Step>;
   readonly rotate: (change?: RotateChange, fate?: Partial<Fate>) => Promise<Step>;
   readonly confirm: (change?: {
     readonly waive?: string;
@@ -108,8 +108,11 @@ export const tell = async <T>(
 
   const story: Story = {
     ...world,
-    stage: (text, replace = false) =>
-      run("stage", (hands) => product.stage(hands, new product.Secret(text), { source: "prompt", replace })),
+    stage: (text, replace = false, fate = {}) =>
+      run("stage", (hands) => product.stage(hands, new product.Secret(text), { source: "prompt", replace }), {
+        ...NO_FATE,
+        ...fate,
+      }),
     rotate: (
       {
         restarted = false,

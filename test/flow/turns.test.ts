@@ -94,6 +94,41 @@ describe("a target that is dropped in the middle of its write", () => {
   });
 });
 
+describe("a key that was saved just before an interruption", () => {
+  test("is the one that an emergency waits for", async () => {
+    let met = 0;
+    for (let crashAt = 1; crashAt < 20; crashAt++) {
+      await tell({}, async (w) => {
+        await w.rotate({ alarm });
+        const fresh = w.key();
+        await w.stage(fresh, false, { crashAt });
+        if (!w.escrow.blobs.has(w.fpOf(fresh)) || w.state().known.has(w.fpOf(fresh))) return;
+        met++;
+        expect((await w.rotate()).says).toBe("waiting-revoke");
+        expect(w.values()).toEqual({ a: fresh });
+      });
+    }
+    expect(met).toBeGreaterThan(0);
+  });
+});
+
+describe("a restart", () => {
+  test("that was made before the stores were written once more is not taken for one after it", async () => {
+    await tell({ stores: stores("a"), workloads: [workload("manual")] }, async (w) => {
+      await w.stage(w.key());
+      expect((await w.rotate()).says).toBe("waiting-restart");
+      for (const each of w.workloads.values()) w.restart(each);
+      const said = w.rotate({ restarted: true }, { pauseAt: 2, pauseMs: 60_000 });
+      await w.sleep(1_000);
+      await w.stage(w.key(), true);
+      expect((await w.rotate()).says).toBe("waiting-restart");
+      expect((await said).says).toBe("waiting-restart");
+      for (const each of w.workloads.values()) w.restart(each);
+      expect((await w.rotate({ restarted: true })).says).toBe("waiting-revoke");
+    });
+  });
+});
+
 describe("a leak", () => {
   test("that was taken back and is called out again stops the way back", async () => {
     await tell({ workloads: [workload("exec")] }, async (w) => {
