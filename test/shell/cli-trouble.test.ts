@@ -83,7 +83,10 @@ describe.concurrent("a ledger that is broken stops stage and rotate: exit 5, not
       expect(errorOf(staged)).toMatchObject({ code: "LEDGER_BROKEN", exitCode: 5 });
       expect(errorOf(rotated)).toMatchObject({
         code: "LEDGER_BROKEN",
-        do: expect.arrayContaining(["imkit-rotator audit verify"]),
+        do: expect.arrayContaining([
+          "imkit-rotator audit verify demo",
+          "imkit-rotator adopt demo --new-ledger",
+        ]),
       });
       expect(jsonLines(rotated.stdout)[0]).toMatchObject({ type: "result", status: "failed", exitCode: 5 });
       expect([w.ledgerFiles(), w.escrow()]).toEqual(before);
