@@ -27,14 +27,14 @@ export const BUGS: readonly Bug[] = [
   bug(
     "a write without the claim",
     "flow/loop.ts",
-    `if (claimed || actions.every((a) => a.do === "probe" || a.do === "reread")) return false;`,
+    `if (claimed || actions.every((a) => WATCHING.has(a.do))) return false;`,
     `if (claimed || actions.every((a) => a.do !== "close" && a.do !== "finish")) return false;`,
   ),
   rare(
     bug(
       "the claim is never renewed",
       "flow/loop.ts",
-      `if (!claimed || failure !== null || journal.ownHeadAgeMs() < RENEW_AFTER_MS) return;`,
+      `if (!claimed || journal.ownHeadAgeMs() < RENEW_AFTER_MS) return;`,
       `if (number > 0) return;`,
     ),
   ),
@@ -87,7 +87,7 @@ export const BUGS: readonly Bug[] = [
   bug(
     "a stranger's value is overwritten outside of a blackout",
     "flow/push.ts",
-    `if (s.rotation?.mode !== "replace" || seen.stored === null) return false;`,
+    `if (!isUrgent || seen.stored === null) return false;`,
     `if (seen.stored === null) return false;`,
   ),
   bug(
@@ -107,7 +107,7 @@ export const BUGS: readonly Bug[] = [
   bug(
     "a timeout is a failure",
     "flow/push.ts",
-    `outcome: e.outcome === "not_applied" ? ("failed" as const) : ("unknown" as const),`,
+    `outcome: isFinal(e) ? ("failed" as const) : ("unknown" as const),`,
     `outcome: "failed" as const,`,
   ),
   bug(
@@ -178,7 +178,7 @@ export const BUGS: readonly Bug[] = [
   bug(
     "workloads are restarted before all stores are written",
     "core/next.ts",
-    `if (!storesDone(r)) return run.confirm ? proofs(s, run) : NOTHING;`,
+    `if (!storesDone(r) && !goesOn) return run.confirm ? proofs(s, run) : NOTHING;`,
     ``,
   ),
   bug(
@@ -203,7 +203,9 @@ export const BUGS: readonly Bug[] = [
     bug(
       "a revoked new key stops nothing",
       "core/next.ts",
-      `r.wrongKey || isBlackout(s) || (r.newRejected && r.wroteAt > 0);`,
+      `  r.wrongKey ||
+  isBlackout(s) ||
+  (r.newRejected && r.wroteAt > 0 && r.newFp !== null && !isFresh(s, r.newFp));`,
       `r.wrongKey && isBlackout(s);`,
     ),
   ),
@@ -244,16 +246,16 @@ export const BUGS: readonly Bug[] = [
   bug(
     "a discarded key needs no proof",
     "core/state.ts",
-    `return { ...s, known, staged, old: foreign ? s.old : join(s.old, e.fp, true) };`,
-    `return { ...s, known, staged };`,
+    `return { ...s, known, came, staged, old: foreign ? s.old : join(s.old, e.fp, true) };`,
+    `return { ...s, known, came, staged };`,
   ),
   bug(
     "what an interrupted stage left in escrow is taken in again and again",
     "core/state.ts",
     `    known: new Set(s.known).add(e.fp),
-    verdicts`,
+    came`,
     `    known: s.known,
-    verdicts`,
+    came`,
   ),
   bug("one triad is enough", "flow/probing.ts", `round < probes &&`, `round < 1 &&`),
   rare(
@@ -310,4 +312,172 @@ export const BUGS: readonly Bug[] = [
     bug("work goes on after the ledger failed", "flow/journal.ts", `      poisoned = asError(error);`, ``),
   ),
   bug("reads of the ledger overlap", "flow/journal.ts", `turn = mine.catch(() => {});`, ``),
+  bug(
+    "a leaked key needs no proof",
+    "core/state.ts",
+    `old: join(s.old, fp),
+    forgotten`,
+    `old: s.old,
+    forgotten`,
+  ),
+  bug(
+    "the new key leaked and stays the new one",
+    "core/evolve.ts",
+    `const kept = r.newFp !== null && r.newFp === e.leaked ? rekey(r, null, p.ts) : r;`,
+    `const kept = r;`,
+  ),
+  bug(
+    "a staged key leaked and stays staged",
+    "core/state.ts",
+    `staged: s.staged?.fp === fp ? null : s.staged,
+    old: join`,
+    `staged: s.staged,
+    old: join`,
+  ),
+  bug("a leaked key is staged again", "flow/stage.ts", `: s.leaked.has(fp)`, `: s.stale.has(fp)`),
+  bug(
+    "a discard ends an emergency",
+    "flow/stage.ts",
+    `r.newFp === dropped && r.emergency === null`,
+    `r.newFp === dropped`,
+  ),
+  rare(bug("a discard forgets a leak", "flow/stage.ts", `k.discarded && !s.leaked.has(fp)`, `k.discarded`)),
+  bug(
+    "the key in use is discarded after a rollback",
+    "flow/stage.ts",
+    `(r.intents.size > 0 || r.rolledBack)`,
+    `r.intents.size > 0`,
+  ),
+  bug("back to a dead key", "flow/rollback.ts", `if (verdict === "accepted") {`, `if (verdict.length > 0) {`),
+  bug(
+    "back to a leaked key",
+    "flow/rollback.ts",
+    `if (s.leaked.has(fp) && !acceptLeaked) {`,
+    `if (s.stale.has(fp) && !acceptLeaked) {`,
+  ),
+  bug(
+    "a rollback forgets the newer key",
+    "core/state.ts",
+    `old: r.newFp === null || foreign ? old : join(old, r.newFp)`,
+    `old`,
+  ),
+  bug(
+    "after a rollback both keys have to die",
+    "core/state.ts",
+    `const old = leave(s.old, e.to);`,
+    `const old = s.old;`,
+  ),
+  bug(
+    "a rollback is still told that the wrong key was revoked",
+    "core/rotation.ts",
+    `wrongKey: false,
+  newRejected: false,
+  waitingFor: null,`,
+    `waitingFor: null,`,
+  ),
+  bug(
+    "workloads need no restart for another new key",
+    "core/rotation.ts",
+    `w.state === "dropped" ? w : { ...freshRollout(w), open: w.open },`,
+    `w,`,
+  ),
+  bug(
+    "an emergency waits for the claim",
+    "flow/rotate.ts",
+    `  let id: string | null = null;
+  while (id === null) {`,
+    `  let id: string | null = null;
+  await awaitFree(hands, journal, options.waitMs);
+  while (id === null) {`,
+  ),
+  bug(
+    "the canary goes first in an emergency",
+    "core/next.ts",
+    `r.emergency !== null || r.mode === "replace" || allOldRejected(s);`,
+    `r.mode === "replace" || allOldRejected(s);`,
+  ),
+  bug("an emergency waits for the soak", "core/next.ts", `if (r.emergency !== null) return 0;`, ``),
+  bug(
+    "one closed store stops an emergency",
+    "core/next.ts",
+    `  r.emergency === null &&
+  [...r.stores.values(), ...r.rollouts.values()].some(`,
+    `  [...r.stores.values(), ...r.rollouts.values()].some(`,
+  ),
+  bug(
+    "in an emergency a store is written that may not be",
+    "core/next.ts",
+    `if (s.preflight?.ok === false && s.preflight.run === run.number) return [];`,
+    ``,
+  ),
+  bug(
+    "in an emergency a workload is restarted that may not be",
+    "core/next.ts",
+    `if (w.preflight?.ok === false && w.preflight.run === run.number) return [];`,
+    ``,
+  ),
+  bug(
+    "a stranger's key that works is overwritten",
+    "flow/push.ts",
+    `return probe.verdict === "rejected";`,
+    `return probe.verdict !== "unclear";`,
+  ),
+  bug(
+    "an emergency does not take the key that was saved before an interruption",
+    "flow/absorb.ts",
+    `...(waits ? { rotation: s.rotation.id } : {}),`,
+    ``,
+  ),
+  bug(
+    "a key was seen to work when that is written down",
+    "core/sightings.ts",
+    `latest(before?.acceptedTs ?? null, acceptedTs ?? ts),`,
+    `ts,`,
+  ),
+  rare(
+    bug(
+      "who stops looking says that he just saw it work",
+      "flow/rotate.ts",
+      `verdict: "accepted",
+        acceptedTs: seen,`,
+      `verdict: "accepted",`,
+    ),
+  ),
+  bug(
+    "a key is proved dead before it was alive",
+    "flow/probing.ts",
+    `const RIPE_MS = 30_000;`,
+    `const RIPE_MS = 0;`,
+  ),
+  bug(
+    "a key that is too young counts as revoked",
+    "flow/verify.ts",
+    `if (r.wrongKey || isYoung || !isDead(first))`,
+    `if (r.wrongKey || !isDead(first))`,
+  ),
+  rare(bug("what a dropped target left open stays open", "flow/close.ts", `...givenUp(r),`, ``)),
+  rare(
+    bug(
+      "a restart is believed after another write",
+      "flow/rotate.ts",
+      `if (r.wroteAt !== writtenAt) {`,
+      `if (r.wroteAt < 0) {`,
+    ),
+  ),
+  rare(
+    bug(
+      "a rotation that closes becomes an emergency",
+      "flow/emergency.ts",
+      `isLate = open?.closing === true;`,
+      `isLate = false;`,
+    ),
+  ),
+  rare(
+    bug(
+      "a key called leaked at the last moment is lost",
+      "flow/push.ts",
+      `if (await keepOld(pass, seen)) await ensureOurs`,
+      `if (intent === null) await ensureOurs`,
+    ),
+  ),
 ];

@@ -16,6 +16,8 @@ export type Checks = Watcher & {
   readonly acknowledged: (text: string) => void;
   /** A person reads that an old key may be revoked now. */
   readonly saysRevoke: (proc: Proc) => void;
+  /** A command came to its end, and that is how it saw the ledger. */
+  readonly returned: (proc: Proc, s: AppState) => void;
   /** A person tells that process to go back to a leaked key if need be. */
   readonly acceptsLeaked: (inst: string) => void;
   /** Somebody took that key out of escrow. */
@@ -145,6 +147,7 @@ export const checksOf = (around: Around): Checks => {
       violated(`${what} outside of an open rotation`);
     else {
       if (r.newFp !== e.fp) violated(`${what} for a key that is not the new one`);
+      if (before.old.has(e.fp)) violated(`${what} for a key that has to die`);
       if (r.wrongKey || r.newRejected) violated(`${what} although the new key was seen dead`);
       if (r.closing) violated(`${what} while closing`);
       const targets = [...r.stores.values(), ...r.rollouts.values()].filter(
@@ -197,6 +200,30 @@ export const checksOf = (around: Around): Checks => {
     };
     intents.set(id, intent);
     byOp.set(e.opId, intent);
+  };
+
+  /** With a leaked key about, no workload waits for another one. */
+  const noCanaryFirst = (proc: Proc, entry: Entry, before: AppState): void => {
+    const rolls = entry.events.flatMap((e) => (e.type === "intent" && e.action === "roll" ? [e.target] : []));
+    if (!rolls.some((name) => before.rotation?.rollouts.get(name)?.canary)) return;
+    for (const w of before.rotation?.rollouts.values() ?? []) {
+      const isReady = w.state === "pending" && w.type !== "manual" && w.tries === 0 && w.open === null;
+      if (isReady && w.preflight?.ok && w.retryAtMs === null && !rolls.includes(w.name))
+        violated(`${proc.name} restarts a canary first although a key leaked`);
+    }
+  };
+
+  /** In an emergency whatever can be written is written, whatever became of the rest. */
+  const returned = (proc: Proc, s: AppState): void => {
+    const r = s.rotation;
+    const isAtWork = r?.ended === null && r.emergency !== null && r.verified?.run === r.run && r.verified.ok;
+    if (!isAtWork || proc.signal.aborted || r.newRejected || r.wrongKey) return;
+    if (s.claim !== null || (r.sameApp === "different" && !r.acceptedApp)) return;
+    for (const t of r.stores.values()) {
+      const mayGo = t.preflight?.run === r.run && t.preflight.ok && t.write && t.open === null;
+      if (mayGo && t.state === "pending" && t.tries === 0 && t.code === null)
+        violated(`${proc.name} leaves ${t.name} alone although a key leaked`);
+    }
   };
 
   /** No restart before the stores are written. */
@@ -308,7 +335,7 @@ export const checksOf = (around: Around): Checks => {
         before.old.get(fp)?.proved ||
         before.old.get(fp)?.waived ||
         after.dead.has(fp) ||
-        e.type === "abandoned";
+        (e.type === "abandoned" && fearless.has(proc.claim.inst));
       if (!isOver) violated(`the leaked key ${short(fp)} is forgotten by ${proc.name}: ${e.type}`);
     }
     const now = after.rotation?.ended === null ? after.rotation.newFp : after.current;
@@ -363,6 +390,13 @@ export const checksOf = (around: Around): Checks => {
       proved(proc, e);
     }
     if (e.type === "rollback-requested") goesBack(proc, e, before);
+    if (e.type === "discarded" && e.fp === before.current) violated(`${proc.name} discards the key in use`);
+    if (e.type === "waiting" && e.for === "soak" && before.rotation?.emergency)
+      violated(`${proc.name} waits for a soak although a key leaked`);
+    if (e.type === "wrong-key-revoked") {
+      const key = imkit.keys.get(textOf(e.new) ?? "");
+      if (key?.revokedAt === null) violated(`${proc.name} calls ${short(e.new)} revoked, which nobody did`);
+    }
     sightings(proc, e, ts);
     if (e.type === "waived") forget(e.fp);
     if (e.type === "claimed") claimed(proc, e, before);
@@ -402,6 +436,10 @@ export const checksOf = (around: Around): Checks => {
         violated("a key is in the ledger");
     }
     entry.events.forEach((e, index) => judge(proc, e, `${entry.seq}.${index}`, entry.ts, before));
+    if (before.rotation?.emergency) noCanaryFirst(proc, entry, before);
+    const { rotation: now, staged } = state();
+    if (now?.ended === null && !now.closing && now.newFp === null && staged !== null)
+      violated(`${short(staged.fp)} is staged, and the rotation waits for a key (${proc.name})`);
     const last = entry.events.at(-1);
     if (before.leaked.size > 0 && last !== undefined) leakStays(proc, last, before);
     lastEntryAt.set(proc.claim.inst, time.now());
@@ -512,6 +550,7 @@ export const checksOf = (around: Around): Checks => {
       noneLost("it never was kept");
     },
     fpOf,
+    returned,
     saysRevoke: (proc) => {
       // Who was stopped in his last word says what was true before.
       const wasStopped = proc.pausedUntil() > 0 && time.now() - proc.pausedUntil() < 1_000;

@@ -41,6 +41,7 @@ const heard = (world: World, ended: Ended<Says & { readonly state: ReturnType<Wo
   if (ended.kind === "failed") return ended.code;
   if (ended.kind === "killed") return "killed";
   const { phase, state } = ended.value;
+  world.checks.returned(ended.proc, state);
   if (phase === "waiting-revoke" && world.product.isOpen(state)) world.checks.saysRevoke(ended.proc);
   return phase;
 };
@@ -49,10 +50,14 @@ const heard = (world: World, ended: Ended<Says & { readonly state: ReturnType<Wo
 export const callLeak = async (world: World, name: string, waitMs: number): Promise<string> => {
   const alarm = alarmOf(world);
   world.trace(() => `${name} calls ${alarm.leaked?.slice(0, 8) ?? "the key in use"} leaked, ${alarm.order}`);
-  return heard(
-    world,
-    await world.command(name, (hands) => world.product.rotate(hands, { ...PLAIN, waitMs, alarm })),
+  const ended = await world.command(name, (hands) =>
+    world.product.rotate(hands, { ...PLAIN, waitMs, alarm }),
   );
+  const { rotation } = world.state();
+  const isUnheard = rotation?.ended === null && !rotation.closing && rotation.emergency === null;
+  const says = heard(world, ended);
+  if (says === "LOCKED" && isUnheard) world.violated(`${name} calls a key leaked and is turned away`);
+  return says;
 };
 
 export const goBack = async (world: World, name: string, acceptLeaked: boolean): Promise<string> => {

@@ -85,6 +85,7 @@ export const operator = async (world: World): Promise<End> => {
     last = `rotate ${outcomeOf(ended)}`;
     if (ended.kind === "failed") return ended.code;
     if (ended.kind === "killed") return "killed";
+    world.checks.returned(ended.proc, ended.value.state);
     if (ended.value.phase === "waiting-revoke" && product.isOpen(ended.value.state))
       world.checks.saysRevoke(ended.proc);
     return ended.value.phase;
