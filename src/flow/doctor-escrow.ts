@@ -64,7 +64,7 @@ const blobCheck = async (hands: Hands, journal: Journal, keys: Keys, fp: Fp): Pr
     return { id: isPending ? "escrow.new-key" : "escrow.key", status: "warn", message, fix };
   }
   if (isPending) {
-    const message = `The new key ${key} cannot be opened, and no store holds it.`;
+    const message = `The new key ${key} cannot be opened, and no store holds it: give it once more, or another one with --replace.`;
     return { id: "escrow.new-key", status: "fail", message, fix: newKeyFix(name) };
   }
   if (isOld) {
@@ -93,7 +93,7 @@ const lostKeys = async (
   const pending = pendingKey(journal);
   const found: Found[] = [];
   if (pending !== null && !closed.has(pending) && (await keys.find(pending)) === null) {
-    const message = `The new key ${showFp(pending)} is neither in escrow nor in a store.`;
+    const message = `The new key ${showFp(pending)} is neither in escrow nor in a store: give it once more, or another one with --replace.`;
     found.push({ id: "escrow.new-key", status: "fail", message, fix: newKeyFix(name) });
   }
   for (const fp of unproved(journal.state())) {

@@ -130,7 +130,10 @@ describe.concurrent("the identity is lost", { timeout: 90_000 }, () => {
     const w = await world();
     const key = await staged(w);
     renameSync(identity(w), `${identity(w)}.away`);
-    expect(await json(w, ["rotate", "demo"])).toMatchObject({ code: 1, end: { code: "ESCROW_FAILED" } });
+    const stopped = await json(w, ["rotate", "demo"]);
+    expect(stopped).toMatchObject({ code: 1, end: { code: "ESCROW_FAILED" } });
+    expect(stopped.end["state"]).toBe("The stores hold what they held; the keys in escrow stay closed.");
+    expect((stopped.end["do"] as string[])[0]).toBe(`Put ${identity(w)} back from a backup.`);
     expect((await stage(w, w.sandbox.issue(), "--replace")).code).toBe(1);
     expect(existsSync(identity(w))).toBe(false);
     renameSync(`${identity(w)}.away`, identity(w));

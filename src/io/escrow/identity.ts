@@ -7,6 +7,10 @@ import { errnoOf, failed, failedOn, hasPrivateFolder, readPrivate, writePrivate 
 export type IdentitySource = (make: boolean) => Promise<string>;
 
 const MAX_BYTES = 64 * 1024;
+const CLOSED = {
+  what: "A key in escrow cannot be opened, so nothing else was done.",
+  state: "The stores hold what they held; the keys in escrow stay closed.",
+};
 const ADVICE = "Set escrow.identity in the config to an age identity (valueFrom).";
 
 /**
@@ -66,7 +70,10 @@ export const defaultIdentity =
         },
       );
     }
-    throw failed(`The escrow identity ${path} is missing.`, { do: ["Restore it from a backup.", ADVICE] });
+    throw failed(`The escrow identity ${path} is missing.`, {
+      ...CLOSED,
+      do: [`Put ${path} back from a backup.`, ADVICE, "imkit-rotator doctor"],
+    });
   };
 
 /** Folders of keys that only the identity opens that was made for them. */
@@ -148,6 +155,7 @@ export const openWith = async (
     return await decrypter.decrypt(blob);
   } catch {
     throw failed(`${path} is damaged, or was encrypted for another escrow identity.`, {
+      ...CLOSED,
       do: ["Restore the escrow identity that was in use, or the file from a backup.", "imkit-rotator doctor"],
     });
   }
