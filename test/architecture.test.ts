@@ -54,7 +54,7 @@ const ROOMS: readonly { readonly room: RegExp; readonly may: readonly RegExp[] }
       /^src\/ports\.ts$/,
       /^providers\/(kit|program|kubernetes)\.ts$/,
       /^node:/,
-      /^(zod\/mini|dotenv|got)$/,
+      /^(zod\/mini|dotenv|got|@noble\/curves\/secp256k1\.js)$/,
       /^(@aws-sdk|@azure|@kubernetes)\//,
     ],
   },
@@ -64,7 +64,13 @@ const ROOMS: readonly { readonly room: RegExp; readonly may: readonly RegExp[] }
   },
   {
     room: /^src\/shell\//,
-    may: [/^src\//, /^providers\/(index|kit)\.ts$/, /^node:/, /^(commander|node-cron|@clack\/prompts|yaml)$/],
+    may: [
+      /^src\//,
+      /^providers\/(index|kit)\.ts$/,
+      /^deploy\/policies\//,
+      /^node:/,
+      /^(commander|node-cron|@clack\/prompts|yaml)$/,
+    ],
   },
 ];
 

@@ -41,10 +41,12 @@ export const addCommands = (program: Command, run: (job: Job) => void): void => 
   program
     .command("doctor [app]")
     .description("checks config, stores, rollouts, ledger, escrow and IMKIT; read-only")
-    .addHelpText("before", examples("doctor", "doctor chat-prod --json"))
-    .action((app) =>
+    .option("--print-policy", "print the least rights that each cloud store needs, and check nothing")
+    .addHelpText("before", examples("doctor", "doctor chat-prod --json", "doctor chat-prod --print-policy"))
+    .action((app, flags) =>
       run(async (io, globals) => {
         const { config, apps } = await wiredAll(io, globals, app);
+        if (flags.printPolicy) return (await import("./commands/policy.ts")).printPolicies(io, apps);
         return (await import("./commands/doctor.ts")).doctorCommand(io, apps, config);
       }),
     );

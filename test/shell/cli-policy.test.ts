@@ -1,0 +1,51 @@
+import { writeFileSync } from "node:fs";
+import { afterAll, expect, it } from "vitest";
+import { parseAllDocuments } from "yaml";
+import { lastJson, makeWorld, type World } from "../kit/world.ts";
+
+const worlds: World[] = [];
+afterAll(() => Promise.all(worlds.map((w) => w.close())));
+
+const withStores = async (stores: string): Promise<World> => {
+  const w = await makeWorld();
+  worlds.push(w);
+  writeFileSync(
+    w.configFile,
+    `schemaVersion: 1\napps:\n  demo:\n    baseUrl: ${w.sandbox.url}\n    stores:\n${stores}`,
+  );
+  return w;
+};
+
+it("doctor --print-policy: the least rights of each cloud store, with its own names in them, and nothing is asked", async () => {
+  const w =
+    await withStores(`      - { name: aws, type: aws-secrets-manager, region: ap-northeast-1, secretId: prod/chat/imkit, jsonKey: K }
+      - { name: azure, type: azure-key-vault, vaultUrl: "https://kv-chat.vault.azure.net", secret: imkit-api-key }
+      - { name: k8s, type: kubernetes-secret, namespace: chat-prod, secret: imkit-keys, key: api-key, create: true }
+      - { name: env, type: dotenv, path: ./env.env, key: IMKIT_API_KEY }
+`);
+  const { code, stdout } = await w.run(["doctor", "demo", "--print-policy", "--json"]);
+  expect(code).toBe(0);
+  const { policies } = lastJson(stdout) as { policies: { target: string; policy: string; todo: string }[] };
+  expect(policies.map((p) => p.target)).toEqual(["aws", "azure", "k8s"]);
+  const [aws, azure, k8s] = policies;
+  expect(JSON.parse(aws?.policy ?? "")).toMatchObject({
+    Statement: [{ Resource: "arn:aws:secretsmanager:ap-northeast-1:ACCOUNT:secret:prod/chat/imkit-??????" }],
+  });
+  expect(azure?.todo).toContain("vaults/kv-chat/secrets/imkit-api-key");
+  const roles = parseAllDocuments(k8s?.policy ?? "").map((d) => d.toJS() as Record<string, unknown>);
+  expect(roles.map((r) => r["kind"])).toEqual(["Role", "RoleBinding", "Role", "RoleBinding"]);
+  expect(roles[0]).toMatchObject({
+    metadata: { namespace: "chat-prod" },
+    rules: [{ resources: ["secrets"], resourceNames: ["imkit-keys"], verbs: ["get", "patch"] }],
+  });
+  expect(k8s?.policy).not.toMatch(/namespace: chat$/m);
+});
+
+it("on a terminal the policy alone is on standard output", async () => {
+  const w = await withStores(
+    "      - { name: k8s, type: kubernetes-secret, namespace: n, secret: s, key: api-key }\n",
+  );
+  const { stdout, stderr } = await w.run(["doctor", "--print-policy"]);
+  expect(parseAllDocuments(stdout)).toHaveLength(2);
+  expect(stderr).toContain("demo/k8s");
+});
