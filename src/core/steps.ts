@@ -92,7 +92,8 @@ const wrongKey = (app: string, s: AppState): readonly NextStep[] => {
   const mayGoBack = back !== null && !s.leaked.has(back) && s.verdicts.get(back)?.verdict === "accepted";
   if (!mayGoBack) {
     return [
-      you("The new key was revoked. Issue another API Key in the Dashboard, and give that one", another),
+      you("The new key was revoked: issue another API Key in the Dashboard"),
+      you("Give that one to the rotator", another),
       tool("Write it to every store", cmd(`rotate ${app}`)),
     ];
   }

@@ -123,13 +123,28 @@ const failure = (wired: Wired, c: Confirmed): RotatorError => {
     const why = [found.target, found.detail].filter(Boolean).join(": ");
     return new RotatorError(found.code, { why, state, do: steps });
   }
+  const lost =
+    c.why === "" ? c.proofs.filter((p) => !p.proved && !p.attested && p.verdict === "unclear") : [];
+  const names = lost.map((p) => showFp(p.fp)).join(", ");
   return new RotatorError("IMKIT_UNCLEAR", {
-    why: c.why === "" ? "An old key could not be asked about." : `No clear answer about ${c.why}.`,
+    why:
+      c.why !== ""
+        ? `No clear answer about ${c.why}.`
+        : `Nobody here has the old key ${names}, so IMKIT could not be asked about it.`,
     state,
     do: [
       ...linesOf(pauseSteps(wired)),
+      ...(lost.length === 0 ? [] : waysWithout(wired.name)),
       `imkit-rotator confirm-revoked ${wired.name}`,
       `imkit-rotator doctor ${wired.name}`,
     ],
   });
 };
+
+/** A key that is in no place that can be read. */
+const waysWithout = (app: string): readonly string[] => [
+  "If somebody has that key, give it in:",
+  `imkit-rotator confirm-revoked ${app} --key-from-stdin`,
+  "If it is lost, revoke it in the Dashboard, and vouch for that; it is recorded as attested, not as proved:",
+  `imkit-rotator confirm-revoked ${app} --waive --reason "revoked in the Dashboard"`,
+];
