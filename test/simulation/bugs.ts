@@ -430,9 +430,9 @@ export const BUGS: readonly Bug[] = [
   ),
   bug(
     "a key was seen to work when that is written down",
-    "core/sightings.ts",
-    `latest(before?.acceptedTs ?? null, acceptedTs ?? ts),`,
-    `ts,`,
+    "flow/probing.ts",
+    `keys.accepted.set(fp, askedTs);`,
+    `keys.accepted.set(fp, wallClock(pass.hands));`,
   ),
   rare(
     bug(

@@ -13,11 +13,11 @@ const PLAIN: Omit<RotateOptions, "waitMs"> = {
 };
 
 /** What a person says who heard of a leak. He may be wrong about the key. */
-const alarmOf = (world: World): Alarm => {
+const alarmOf = (world: World, isPending: boolean): Alarm => {
   const { chance } = world;
   const s = world.state();
   const pending = s.rotation?.ended === null ? s.rotation.newFp : (s.staged?.fp ?? null);
-  const way = chance.next();
+  const way = isPending ? 0.6 : chance.next();
   const any = [...s.known];
   const leaked =
     way < 0.5
@@ -47,8 +47,13 @@ const heard = (world: World, ended: Ended<Says & { readonly state: ReturnType<Wo
 };
 
 /** @returns what it came to: a phase or an error code */
-export const callLeak = async (world: World, name: string, waitMs: number): Promise<string> => {
-  const alarm = alarmOf(world);
+export const callLeak = async (
+  world: World,
+  name: string,
+  waitMs: number,
+  isPending = false,
+): Promise<string> => {
+  const alarm = alarmOf(world, isPending);
   world.trace(() => `${name} calls ${alarm.leaked?.slice(0, 8) ?? "the key in use"} leaked, ${alarm.order}`);
   const ended = await world.command(name, (hands) =>
     world.product.rotate(hands, { ...PLAIN, waitMs, alarm }),
@@ -106,6 +111,16 @@ export const wrongTurns = (world: World, isOver: () => boolean): void => {
     () => revokeAll(world, "an old one", keysOf(world, [chance.pick([...world.state().old.keys(), null])])),
     () => revokeAll(world, "both", keysOf(world, [world.state().rotation?.newFp, world.state().current])),
     () => stopLeak(world),
+    () => {
+      const held = [...world.stores.values()].flatMap((s) => (s.value === null ? [] : [s.value]));
+      if (held.length === 0) return;
+      const choice = world.fpOf(chance.pick(held));
+      void world.command("adopt", async (hands) => {
+        const journal = await product.openJournal(hands);
+        const pending = journal.state().staged?.fp ?? null;
+        await product.adopt(hands, journal, product.openKeys(hands, journal), { choice, pending });
+      });
+    },
     () => {
       const blobs = [...world.escrow.blobs.keys()];
       if (blobs.length === 0) return;

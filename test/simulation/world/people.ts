@@ -110,6 +110,8 @@ export const operator = async (world: World): Promise<End> => {
       if (chance.chance(0.1)) last = `rollback ${await goBack(world, "rollback", chance.chance(0.8))}`;
     }
     if (!isStaged) await stage(peaceRounds > 5);
+    if (!world.isCalm() && scenario.leak && chance.chance(0.1))
+      last = `alarm ${await callLeak(world, "rotate", 0, chance.chance(0.7))}`;
     if (!world.isCalm() && chance.chance(scenario.changesMind)) {
       const forget = chance.chance(0.3);
       const ended = await world.command("discard", (hands) => product.discard(hands, forget));
@@ -146,7 +148,7 @@ export const operator = async (world: World): Promise<End> => {
         break;
       case "wrong-key-revoked":
         if (
-          chance.chance(0.4) &&
+          chance.chance(0.6) &&
           (await goBack(world, "rollback", chance.chance(0.3))) !== "ROLLBACK_REFUSED"
         )
           break;
@@ -175,7 +177,8 @@ export const operator = async (world: World): Promise<End> => {
         await world.sleep(waitMs());
         if (!world.isCalm() && chance.chance(scenario.never)) break;
         if (!world.isCalm() && chance.chance(scenario.revokesWrong)) revokeWrong();
-        else revoke();
+        // Some ask first, and revoke then.
+        else if (world.isCalm() || !chance.chance(0.1)) revoke();
         await world.sleep(chance.int(0, 20_000));
         await confirm(null);
         break;

@@ -186,7 +186,7 @@ export const drawScenario = (chance: Prng): Scenario => {
     workloads,
     imkit: {
       replaces: chance.chance(0.2),
-      worksAfterMs: chance.pick([0, 0, 2_000, 15_000]),
+      worksAfterMs: chance.pick([0, 0, 2_000, 25_000]),
       diesAfterMs: chance.pick([0, 0, 3_000, 25_000]),
       says: chance.chance(0.12) ? "UNAUTHORIZED" : "INVALID_API_KEY",
       showsApp: chance.chance(0.7),
@@ -220,7 +220,7 @@ export const drawScenario = (chance: Prng): Scenario => {
     ambushes: some(0.3, chance.pick([0.01, 0.05])),
     colleague: some(0.12, 1),
     revokesEarly: some(0.15, 0.5),
-    revokesWrong: some(0.1, 0.6),
+    revokesWrong: some(0.15, 0.6),
     changesMind: some(0.15, 0.3),
     wrongApp: some(0.07, 0.5),
     never: some(0.05, 1),
