@@ -7,7 +7,7 @@ export default defineConfig({
     globalSetup: ["test/kit/program-setup.ts"],
     restoreMocks: true,
     unstubEnvs: true,
-    testTimeout: 30_000,
+    testTimeout: 60_000,
     hookTimeout: 60_000,
     maxWorkers: 2,
   },
