@@ -18,3 +18,6 @@ export const pressEnter = (io: Io, ms: number): Promise<boolean> =>
     stdin.resume();
     io.signal.addEventListener("abort", onAbort, { once: true });
   });
+
+/** What Ctrl-C does where no question is open: a question takes it for itself. */
+export const interrupt = (): void => void process.kill(process.pid, "SIGINT");

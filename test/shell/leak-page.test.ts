@@ -16,7 +16,7 @@ import { makeClientKey } from "../../src/shell/sandbox/admin.ts";
 import { type Sandbox, startSandbox } from "../../src/shell/sandbox/server.ts";
 import { findKey, madeKey } from "../kit/leak.ts";
 import { cleanEnv, programFile, runProgram } from "../kit/program.ts";
-import { CTRL_C, ENTER, hasTerminal } from "../kit/terminal.ts";
+import { CTRL_C, ENTER, hasTerminal, runOnTerminal } from "../kit/terminal.ts";
 
 const page = join(import.meta.dirname, "..", "..", "docs", "leak.md");
 const text = readFileSync(page, "utf8");
@@ -283,6 +283,30 @@ describe.skipIf(!hasTerminal)(
 /** Three proofs 5 s apart are right, and too slow for a test. */
 const hurry = (d: Desk): void =>
   writeFileSync(configOf(d), readFileSync(configOf(d), "utf8").replace("every: 5s", "every: 10ms"));
+
+describe.skipIf(!hasTerminal)("where the rotation waits for a key", () => {
+  it("a wrong paste is asked for again at once, and Ctrl-C ends it at once", async () => {
+    const d = await desk(0);
+    try {
+      await WORLDS["alarm"]?.(d);
+      const began = performance.now();
+      const { code, screen, missed } = await runOnTerminal(["rotate", APP], {
+        cwd: d.dir,
+        steps: [
+          { see: /paste the new key here[^]*New API Key of chat/, type: makeClientKey() + ENTER },
+          { see: /KEY_MALFORMED[^]*New API Key of chat/, type: CTRL_C },
+        ],
+      });
+      expect({ code, missed }).toEqual({ code: 130, missed: null });
+      expect(screen).toContain("INTERRUPTED");
+      // It looks at IMKIT every 10 s; nothing may wait for that.
+      expect(performance.now() - began).toBeLessThan(9_000);
+    } finally {
+      await d.sandbox.close();
+      rmSync(dirname(d.dir), { recursive: true, force: true });
+    }
+  });
+});
 
 describe("docs/leak.md", () => {
   it("has a known beginning for every block, and no block that is not run", () => {

@@ -7,7 +7,7 @@ import type { Io } from "../io.ts";
 import { readKey } from "../key.ts";
 import { paint, printNext, printWords } from "../print.ts";
 import { stepsOf } from "../steps.ts";
-import { pressEnter } from "../terminal.ts";
+import { interrupt, pressEnter } from "../terminal.ts";
 import type { Wired } from "../wire.ts";
 
 const NEEDS_KEY: readonly Phase[] = ["waiting-key", "blackout"];
@@ -67,16 +67,22 @@ const askForKey = (io: Io, wired: Wired) => {
   let failure: RotatorError | null = null;
   let stop = new AbortController();
 
+  /** Until a key is in. Asked again at once: what is pasted while nobody asks is shown on the screen. */
   const ask = async (signal: AbortSignal): Promise<void> => {
-    try {
-      const { key, source } = await readKey({ ...io, signal }, {}, wired.name);
-      const { verdict } = await stage(await wired.hands(), key, { source, replace: false });
-      io.say(`  The key is saved; IMKIT says: ${verdict}.`);
-    } catch (thrown) {
-      const error = asRotatorError(thrown);
-      if (stop.signal.aborted) return;
-      if (error.code === "INTERRUPTED") failure = error;
-      else printWords(io, error);
+    for (;;) {
+      try {
+        const { key, source } = await readKey({ ...io, signal }, {}, wired.name);
+        const { verdict } = await stage(await wired.hands(), key, { source, replace: false });
+        return io.say(`  The key is saved; IMKIT says: ${verdict}.`);
+      } catch (thrown) {
+        const error = asRotatorError(thrown);
+        if (stop.signal.aborted) return;
+        if (error.code === "INTERRUPTED") {
+          failure = error;
+          return interrupt();
+        }
+        printWords(io, error);
+      }
     }
   };
 
