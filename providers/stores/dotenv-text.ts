@@ -37,8 +37,11 @@ const REST = /^[ \t\f\v]*(?:#.*)?$/s;
 /** What an env file can hold without quotes and every reader gives back. Base64 is within. */
 const PLAIN = /^[A-Za-z0-9+/=_.:@%,~-]+$/;
 
-/** Reads `bytes` once from top to bottom. A `Refusal` for whatever one of the common readers may understand in another way. */
-export const readEnv = (bytes: Uint8Array, key: string): EnvFile | Refusal => {
+/**
+ * Reads `bytes` once from top to bottom. A `Refusal` for whatever one of the common readers may understand in another way, and for a
+ * dotenvx file that nobody called `encrypted`.
+ */
+export const readEnv = (bytes: Uint8Array, key: string, encrypted = false): EnvFile | Refusal => {
   const text = Buffer.from(bytes).toString("latin1");
   const foreign = foreignFormat(text);
   if (foreign !== null) return foreign;
@@ -49,8 +52,8 @@ export const readEnv = (bytes: Uint8Array, key: string): EnvFile | Refusal => {
     if ("code" in row) return row;
     blanks = /\S/.test(row.text) ? 0 : blanks + 1;
     if (blanks > MAX_BLANK_LINES) return refuse(row.line, "too many empty lines in a row");
-    if (ENCRYPTED.test(row.text))
-      return refuse(row.line, "this is an encrypted env file (dotenvx), which is not supported");
+    if (!encrypted && ENCRYPTED.test(row.text))
+      return refuse(row.line, "this is an encrypted env file (dotenvx): set encrypted: true");
     const entry = entryOf(row, key, definition);
     if (entry !== null) entries.push(entry);
   }
@@ -71,13 +74,25 @@ export const readEnv = (bytes: Uint8Array, key: string): EnvFile | Refusal => {
   return agreed ? file : refuse(doubtfulLine(file), `readers of env files disagree on ${key} here`);
 };
 
-/** The same file with `value` as the key's value: nothing else differs by a byte. null when an env file cannot hold `value` safely. */
-export const withValue = (file: EnvFile, value: string): Uint8Array | null => {
-  if (!PLAIN.test(value)) return null;
+/** Whether every reader gives this value back as it is, without quotes and with them. */
+export const isPlain = (value: string): boolean => PLAIN.test(value);
+
+/** All variables whose name begins like this, for any reader. */
+export const namesFrom = (text: string, start: string): readonly string[] => {
+  const names = READERS.flatMap((reader) => [...reader({ text, key: "", entry: null, eol: "" }).keys()]);
+  return [...new Set(names)].filter((name) => name.startsWith(start));
+};
+
+/**
+ * The same file with `value` as the key's value: nothing else differs by a byte. A new line gets `quote` around it. null when an env file
+ * cannot hold `value` safely.
+ */
+export const withValue = (file: EnvFile, value: string, quote = ""): Uint8Array | null => {
+  if (!isPlain(value)) return null;
   const { text, key, entry, eol } = file;
   if (entry !== null) return Buffer.from(text.slice(0, entry.from) + value + text.slice(entry.to), "latin1");
   const gap = text === "" || text === BOM || /[\r\n]$/.test(text) ? "" : eol;
-  return Buffer.from(`${text}${gap}${key}=${value}${eol}`, "latin1");
+  return Buffer.from(`${text}${gap}${key}=${quote}${value}${quote}${eol}`, "latin1");
 };
 
 /** Do two independent readers (npm dotenv, node:util) find `value` in the new bytes, and every other variable as before? */

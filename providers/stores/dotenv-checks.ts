@@ -1,0 +1,83 @@
+import { constants } from "node:fs";
+import { access } from "node:fs/promises";
+import { dirname } from "node:path";
+import type { ProviderError } from "../../src/core/errors.ts";
+import type { Check } from "../../src/ports.ts";
+import { type Loaded, removeLeftover, temporaryOf } from "./dotenv-file.ts";
+
+/** Whether mode and owner could be kept. */
+export const permission = async ({ path, stat, inPlace }: Loaded): Promise<Check> => {
+  if (inPlace !== null) return await mayWrite("permission", path);
+  const [user, groups] = [process.geteuid?.() ?? 0, process.getgroups?.() ?? []];
+  const keepsOwner =
+    user === 0 || (Number(stat.uid) === user && [...groups, process.getegid?.()].includes(Number(stat.gid)));
+  if (keepsOwner) return await mayWrite("permission", dirname(path));
+  const message = `${path} belongs to ${stat.uid}:${stat.gid}, and this user cannot keep that`;
+  return { id: "permission", status: "fail", message, fix: `Run as that user, or as root.`, code: "AUTHZ" };
+};
+
+/** As the operating system says it. */
+export const mayWrite = async (id: string, path: string): Promise<Check> => {
+  const allowed = await access(path, constants.W_OK).then(
+    () => true,
+    () => false,
+  );
+  if (allowed) return { id, status: "ok", message: `${path} may be written` };
+  return {
+    id,
+    status: "fail",
+    message: `this user may not write to ${path}`,
+    fix: `Give it write access to ${path}.`,
+    code: "AUTHZ",
+  };
+};
+
+/** What a person may want otherwise. */
+export const oddities = ({ path, stat, inPlace }: Loaded): readonly Check[] => {
+  const mode = Number(stat.mode & 0o777n);
+  const open: Check = {
+    id: "mode",
+    status: "warn",
+    message: `${path} is open to others (mode ${mode.toString(8).padStart(4, "0")})`,
+    fix: `chmod 0640 ${path}`,
+  };
+  const why = inPlace === "mount" ? "is mounted by itself" : "has hard links";
+  const place: Check = {
+    id: "in-place",
+    status: "warn",
+    message: `${path} ${why}, so it is written in place, after an encrypted copy; a crash can leave it half written`,
+    fix:
+      inPlace === "mount" ? "Mount its folder instead of the file." : "Replace the hard links by symlinks.",
+  };
+  return [...((mode & 0o037) === 0 ? [] : [open]), ...(inPlace === null ? [] : [place])];
+};
+
+/** A call ends in under 60 s: what is older belongs to nobody. */
+export const leftover = async (path: string): Promise<readonly Check[]> => {
+  if ((await removeLeftover(path, 60_000)) !== "kept") return [];
+  const fix = `The next write removes it. If nothing is running: rm ${temporaryOf(path)}`;
+  return [
+    {
+      id: "leftover",
+      status: "warn",
+      message: "a temporary file of a run that is at work, or was killed",
+      fix,
+    },
+  ];
+};
+
+/** An error that a write would end in. */
+export const failed = (id: string, error: ProviderError): Check => ({
+  id,
+  status: "fail",
+  message: error.hint,
+  fix: FIXES[error.code] ?? "Mend what is named and run again.",
+  code: error.code,
+});
+const FIXES: Readonly<Record<string, string>> = {
+  NOT_FOUND: "Create the file, or set create: true.",
+  UNSUPPORTED: "privateKey: { valueFrom: { file: .env.keys } }",
+  KMS: "Name the private key that belongs to the file's public key.",
+  AUTHZ: "Give this user access to the file and its folder.",
+  CONFLICT: "Keep one of the lines and remove the others.",
+};
