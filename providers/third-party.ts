@@ -168,10 +168,16 @@ const guardStore = (store: Store, type: string): Store => {
       throw new ProviderError("UNAVAILABLE", "unknown", `${type}: write gave back no revision`);
     },
   };
-  if (!retire) return guarded;
   return {
     ...guarded,
-    retire: (revision, signal) => calling("unknown", async () => await store.retire?.(revision, signal)),
+    ...(retire && {
+      retire: (revision: Revision, signal: AbortSignal) =>
+        calling("unknown", async () => await store.retire?.(revision, signal)),
+    }),
+    ...(typeof store.remove === "function" && {
+      remove: (expect: Revision, signal: AbortSignal) =>
+        calling("unknown", async () => await store.remove?.(expect, signal)),
+    }),
   };
 };
 

@@ -1,5 +1,7 @@
 import type { ProcessClaim, Usage, Verdict } from "./core/events.ts";
+import type { NoticeType } from "./core/notice.ts";
 import type { Fp, Secret } from "./core/secret.ts";
+import type { NextStep } from "./core/steps.ts";
 
 declare const revisionBrand: unique symbol;
 /** A store's own name for one written state (version id, resourceVersion, content hash). Printable ASCII, at most 200 characters. */
@@ -62,6 +64,12 @@ export interface Store {
   write(next: Secret, expect: Revision | null, op: WriteOp, signal: AbortSignal): Promise<Revision>;
   /** Disables a superseded version. Only where `caps.retire`. */
   retire?(revision: Revision, signal: AbortSignal): Promise<void>;
+  /**
+   * Takes the entry away, or empties it, if the store still stands at `expect`: for inboxes. `read` says null afterwards. Absent where the
+   * kind of store has no safe way to do that.
+   * @throws ProviderError CONFLICT not_applied when the store has moved on.
+   */
+  remove?(expect: Revision, signal: AbortSignal): Promise<void>;
 }
 
 /** What a rollout is told. `rotation` is the same for every repeat, so that a repeat can be a no-op. Never a key. */
@@ -162,11 +170,29 @@ export interface Host {
   isGone(claim: ProcessClaim): Promise<boolean>;
 }
 
-/** Messages to people; deliveries are recorded by the caller. */
+/** One message to a person about one app. Our own words and fingerprints of 8 digits; never a key. */
+export type Message = {
+  /** The same for every try, so that a receiver can drop what comes twice. */
+  readonly id: string;
+  readonly app: string;
+  readonly type: NoticeType;
+  readonly rotation: string | null;
+  /** Where the app stands: a word of `status`. */
+  readonly state: string;
+  readonly text: string;
+  /** RFC 3339 UTC. */
+  readonly at: string;
+  readonly owners: readonly string[];
+  /** `<seq>:<first 16 hex of the hash>` of the ledger. */
+  readonly head: string | null;
+  readonly next: readonly NextStep[];
+};
+
+/** Tells people; what came of it is recorded by the caller. */
 export interface Notifier {
+  /** For the ledger and remarks; no secret in it. */
   readonly name: string;
-  notify(
-    message: { readonly key: string; readonly state: string; readonly text: string },
-    signal: AbortSignal,
-  ): Promise<void>;
+  readonly wants: (type: NoticeType, about: NoticeType) => boolean;
+  /** Bounded by itself to under a minute. Never rejects. `why` is empty, or one of our own short phrases. */
+  notify(message: Message, signal: AbortSignal): Promise<{ readonly ok: boolean; readonly why: string }>;
 }

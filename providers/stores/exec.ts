@@ -2,7 +2,7 @@ import { createHmac, randomBytes } from "node:crypto";
 import * as z from "zod/mini";
 import { ProviderError } from "../../src/core/errors.ts";
 import { Secret } from "../../src/core/secret.ts";
-import type { Check, Revision, Stored } from "../../src/ports.ts";
+import type { Check, Revision, Store, Stored } from "../../src/ports.ts";
 import { CALL_LIMIT_MS, DURATION, defineStore, durationMs, type Tools } from "../kit.ts";
 import { type Ended, findProgram, runProgram } from "../program.ts";
 
@@ -18,6 +18,13 @@ const schema = z.strictObject({
       z.describe(
         "Program and arguments, no shell, that store the key given on standard input (no newline). Exit 0 = stored for good, " +
           "4 = refused and nothing changed, anything else = cannot say, the key is read back.",
+      ),
+    ),
+  ),
+  remove: z.optional(
+    argv.check(
+      z.describe(
+        "For an inbox: program and arguments, no shell, that take the key away once it was taken in. Exit 0 = gone, 4 = refused.",
       ),
     ),
   ),
@@ -44,7 +51,10 @@ const OUTPUT_CAP = 64 * 1024;
  */
 export default defineStore({ kind: "exec", schema, open: (config, tools) => openExec(config, tools) });
 
-const openExec = ({ read: readArgv, write: writeArgv, timeout }: Config, tools: Tools) => {
+const openExec = (
+  { read: readArgv, write: writeArgv, remove: removeArgv, timeout }: Config,
+  tools: Tools,
+): Store => {
   const reader = readArgv[0] ?? "";
 
   const read = async (signal: AbortSignal, limitMs = durationMs(timeout)): Promise<Stored | null> => {
@@ -78,15 +88,35 @@ const openExec = ({ read: readArgv, write: writeArgv, timeout }: Config, tools: 
     if (before?.secret.equals(next)) return before.revision;
     if ((before?.revision ?? null) !== expect)
       throw new ProviderError("CONFLICT", "not_applied", "it holds another value by now");
+    await change(writeArgv, began, signal, next.reveal());
+    return revisionOf(next);
+  };
+
+  const change = async (
+    words: readonly string[],
+    began: number,
+    signal: AbortSignal,
+    input?: string,
+  ): Promise<void> => {
+    const [program = ""] = words;
     // Both programs together stay under the limit of one call.
     const limitMs = Math.min(durationMs(timeout), CALL_LIMIT_MS - (performance.now() - began));
-    const ended = await runProgram(writeArgv, tools, { signal, limitMs, input: next.reveal() });
-    if (ended.how !== "exit") throw cutOff(ended, writeArgv[0] ?? "", "unknown");
+    const given = input === undefined ? {} : { input };
+    const ended = await runProgram(words, tools, { signal, limitMs, ...given });
+    if (ended.how !== "exit") throw cutOff(ended, program, "unknown");
     if (ended.status === REFUSED)
-      throw new ProviderError("AUTHZ", "not_applied", `${writeArgv[0]} refused (exit ${REFUSED})`);
+      throw new ProviderError("AUTHZ", "not_applied", `${program} refused (exit ${REFUSED})`);
     if (ended.status !== 0)
-      throw new ProviderError("UNAVAILABLE", "unknown", `${writeArgv[0]}: exit status ${ended.status}`);
-    return revisionOf(next);
+      throw new ProviderError("UNAVAILABLE", "unknown", `${program}: exit status ${ended.status}`);
+  };
+
+  const remove = async (words: readonly string[], expect: Revision, signal: AbortSignal): Promise<void> => {
+    const began = performance.now();
+    const before = await read(signal);
+    if (before === null) return;
+    if (before.revision !== expect)
+      throw new ProviderError("CONFLICT", "not_applied", "it holds another value by now");
+    await change(words, began, signal);
   };
 
   const preflight = async (signal: AbortSignal): Promise<readonly Check[]> => {
@@ -112,6 +142,9 @@ const openExec = ({ read: readArgv, write: writeArgv, timeout }: Config, tools: 
     preflight,
     read: (signal: AbortSignal) => read(signal),
     write,
+    ...(removeArgv === undefined
+      ? {}
+      : { remove: (expect: Revision, signal: AbortSignal) => remove(removeArgv, expect, signal) }),
   };
 };
 

@@ -132,12 +132,28 @@ const openSecret = (config: Config, tools: Tools): Store => {
       return confirmed(answer, key, bytes);
     });
 
+  const remove = (expect: Revision, signal: AbortSignal): Promise<void> =>
+    within(signal, async (both, commit) => {
+      const held = await fetched(both);
+      if (held === null || held.value === null) return;
+      if (held.revision !== expect) throw refused("CONFLICT", "it holds another value by now");
+      const bar = barred(held);
+      if (bar !== null) throw bar;
+      const body = { metadata: { resourceVersion: held.revision }, data: { [key]: null } };
+      const path = `${collection}/${name}?fieldManager=imkit-rotator`;
+      const answer = await kube.call({ method: "PATCH", path, body }, both, commit);
+      if (answer.status !== 200) throw kubeProblem(answer, true);
+      if (heldIn(answer.body, key, "unknown").value === null) return;
+      throw new ProviderError("VERIFY_MISMATCH", "unknown", "the cluster keeps the entry");
+    });
+
   return {
     where,
     caps: { staging: false, compareAndSwap: true, witness: true, retire: false },
     preflight: (signal) => checkSecret({ ...config, kube, fetched, barred }, signal),
     read,
     write,
+    remove,
   };
 };
 

@@ -153,7 +153,19 @@ export type LedgerEvent =
       readonly type: "waiting";
       readonly for: "key" | "restart" | "revoke" | "soak" | "mirror";
     })
-  | { readonly type: "notified"; readonly key: string; readonly ok: boolean; readonly rotation?: string }
+  | {
+      readonly type: "notified";
+      /** What was told: `<rotation>/<state>…`, `due/…`, `drift/…`, `inbox-…/…`. */
+      readonly key: string;
+      readonly ok: boolean;
+      /** Who was told; absent: the output of the run itself. */
+      readonly to?: string;
+      /** It is being sent: nobody else sends it meanwhile. */
+      readonly sending?: true;
+      /** It holds no more: when it comes again it is news. */
+      readonly over?: true;
+      readonly rotation?: string;
+    }
   | (InRotation & { readonly type: "restarted"; readonly targets: readonly string[] })
   /** `to` becomes the new key, and what was the new key an old one. */
   | (InRotation & { readonly type: "rollback-requested"; readonly to: Fp })

@@ -32,6 +32,9 @@ export const checkKey = (text: string): KeyCheck => {
   return { ok: true, secret: new Secret(key), notes };
 };
 
+/** The same for what lies in an inbox. */
+export const checkSecret = (value: Secret): KeyCheck => checkKey(value.reveal());
+
 /** The order matters: the first that fits is what the person most likely did. */
 const refusal = (key: string): string | null => {
   if (key === "") return "Nothing was given.";

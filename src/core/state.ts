@@ -1,5 +1,6 @@
 import type { LedgerEvent, ProcessClaim, SameApp, Verdict } from "./events.ts";
 import { evolveRotation } from "./evolve.ts";
+import { type News, NO_NEWS, withNews } from "./news.ts";
 import { openRotation, positionOf, type Rotation, rekey } from "./rotation.ts";
 import type { Fp } from "./secret.ts";
 import { amendOld, join, leave, type OldKeys, without } from "./old-keys.ts";
@@ -39,6 +40,7 @@ export type AppState = {
   readonly claim: (ProcessClaim & { readonly at: number }) | null;
   /** UTC instant of the last `done`, else of `adopted`. */
   readonly freshTs: string | null;
+  readonly news: News;
   readonly lastEnded: {
     readonly rotation: string;
     readonly newFp: Fp | null;
@@ -65,6 +67,7 @@ export const EMPTY: AppState = {
   rotation: null,
   claim: null,
   freshTs: null,
+  news: NO_NEWS,
   lastEnded: null,
 };
 
@@ -73,7 +76,7 @@ export type At = { readonly seq: number; readonly index: number; readonly ts: st
 
 /** Pure: same events, same state. One step of the fold. */
 export const evolve = (s: AppState, e: LedgerEvent, at: At): AppState => {
-  const next = evolveApp(s, e, at);
+  const next = withNews(evolveApp(s, e, at), e, at.ts);
   const r = next.rotation;
   if (r === null || r.ended !== null || !("rotation" in e) || e.rotation !== r.id || e.type === "opened")
     return next;

@@ -10,7 +10,9 @@ z.config({ jitless: true });
 export const NOTIFY_STATES = [
   "*",
   "due",
+  "due-in",
   "overdue",
+  "escalated",
   "waiting",
   "waiting-key",
   "waiting-restart",
@@ -23,6 +25,7 @@ export const NOTIFY_STATES = [
   "emergency",
   "drift",
   "inbox",
+  "inbox-rejected",
   "usage",
   "ledger-broken",
 ] as const;

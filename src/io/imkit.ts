@@ -1,22 +1,15 @@
-import type { Agents, Got } from "got";
 import { RotatorError } from "../core/errors.ts";
 import { Secret } from "../core/secret.ts";
 import { type Answer, clientKeyOf, httpDate, judge, usageOf } from "../core/verdict.ts";
 import type { Clock, Platform, Probe } from "../ports.ts";
-import { ADDRESS_REFUSED, checkBaseUrl, guardedLookup } from "./imkit-address.ts";
+import { type Client, hardened, loadClient, phraseOf, type Timeouts } from "./http.ts";
+import { checkBaseUrl, type guardedLookup } from "./imkit-address.ts";
 import { callBudget } from "./imkit-budget.ts";
 
 export { checkBaseUrl } from "./imkit-address.ts";
 
-/** All in ms of real time; the wait for the call budget is not in them. */
-export type ImkitTimeouts = {
-  /** Each of: name lookup, TCP connect, TLS handshake. */
-  readonly connect: number;
-  /** From the request sent to the last header of the answer. */
-  readonly headers: number;
-  /** The whole call. */
-  readonly total: number;
-};
+/** The wait for the call budget is not in them. */
+export type ImkitTimeouts = Timeouts;
 
 export type ImkitOptions = {
   /** An origin as `checkBaseUrl` wants it. */
@@ -29,7 +22,6 @@ export type ImkitOptions = {
   readonly lookup?: Parameters<typeof guardedLookup>[1];
 };
 
-type Client = { readonly got: Got; readonly agents: Agents };
 /** `why` says in our words what is wrong with the answer, or why there is none. */
 type Reply = { readonly answer: Answer | null; readonly why: string; readonly heldMs: number | null };
 
@@ -37,64 +29,6 @@ const PROBE_PATH = "/admin/connection-count";
 const STATS_PATH = "/admin/stats";
 const TIMEOUTS: ImkitTimeouts = { connect: 5_000, headers: 5_000, total: 15_000 };
 const MAX_BODY_BYTES = 64 * 1024;
-const MAX_HEADER_BYTES = 16 * 1024;
-
-const UNTRUSTED = "TLS certificate not trusted";
-const PHRASES: Readonly<Record<string, string>> = {
-  [ADDRESS_REFUSED]: "the host name leads to an address that no key is sent to",
-  ENOTFOUND: "host name not found",
-  EAI_AGAIN: "the name service does not answer",
-  ECONNREFUSED: "connection refused",
-  ECONNRESET: "connection broken off",
-  EPIPE: "connection broken off",
-  EHOSTUNREACH: "no route to the host",
-  ENETUNREACH: "no route to the host",
-  EPROTO: "no common TLS version or a broken handshake",
-  CERT_HAS_EXPIRED: "TLS certificate expired",
-  CERT_NOT_YET_VALID: "TLS certificate not valid yet",
-  ERR_TLS_CERT_ALTNAME_INVALID: "TLS certificate is for another host",
-  DEPTH_ZERO_SELF_SIGNED_CERT: UNTRUSTED,
-  SELF_SIGNED_CERT_IN_CHAIN: UNTRUSTED,
-  UNABLE_TO_GET_ISSUER_CERT: UNTRUSTED,
-  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: UNTRUSTED,
-  UNABLE_TO_VERIFY_LEAF_SIGNATURE: UNTRUSTED,
-  HPE_HEADER_OVERFLOW: "headers over 16 KiB",
-  ERR_ABORTED: "interrupted",
-  ERR_HTTP_CONTENT_LENGTH_MISMATCH: "answer shorter than announced",
-};
-
-const inSeconds = (ms: number): string => `${ms / 1000} s`;
-
-/** A failure of the client library in our words: its own hold the request with the key, so they are dropped here. */
-const phraseOf = (error: unknown, timeouts: ImkitTimeouts): string => {
-  const { code, event } = error as { readonly code?: unknown; readonly event?: unknown };
-  if (event === "request") return `no whole answer within ${inSeconds(timeouts.total)}`;
-  if (event === "response") return `no answer within ${inSeconds(timeouts.headers)}`;
-  if (typeof event === "string") return `no connection within ${inSeconds(timeouts.connect)}`;
-  const known = typeof code === "string" ? code : "";
-  if (known === "ETIMEDOUT") return `no connection within ${inSeconds(timeouts.connect)}`;
-  if (known.startsWith("HPE_")) return PHRASES[known] ?? "not a well-formed HTTP answer";
-  if (known.startsWith("ERR_SSL_")) return PHRASES["EPROTO"] ?? "";
-  return PHRASES[known] ?? "no answer";
-};
-
-/** Got costs some 60 ms to load, which commands that never ask IMKIT must not pay. */
-const loadClient = async (options: ImkitOptions, loopbackOnly: boolean): Promise<Client> => {
-  const [{ default: got }, http, https] = await Promise.all([
-    import("got"),
-    import("node:http"),
-    import("node:https"),
-  ]);
-  // A connection carries one call: on a shared one, a late or doubled answer for one key could be taken for another key's (ADR 2).
-  const common = { keepAlive: false, lookup: guardedLookup(loopbackOnly, options.lookup) };
-  return {
-    got,
-    agents: {
-      http: new http.Agent(common),
-      https: new https.Agent({ ...common, rejectUnauthorized: true, minVersion: "TLSv1.2" }),
-    },
-  };
-};
 
 const nothing = (why: string, heldMs: number | null = null): Reply => ({ answer: null, why, heldMs });
 
@@ -123,21 +57,7 @@ const exchange = (
         "accept-encoding": "identity",
         "user-agent": "imkit-rotator",
       },
-      followRedirect: false,
-      retry: { limit: 0 },
-      throwHttpErrors: false,
-      decompress: false,
-      agent: client.agents,
-      maxHeaderSize: MAX_HEADER_BYTES,
-      https: { rejectUnauthorized: true, minVersion: "TLSv1.2" },
-      timeout: {
-        lookup: timeouts.connect,
-        connect: timeouts.connect,
-        secureConnect: timeouts.connect,
-        response: timeouts.headers,
-        request: timeouts.total,
-      },
-      signal,
+      ...hardened(client, timeouts, signal),
     });
 
     let head: Omit<Answer, "body"> | null = null;
@@ -207,7 +127,7 @@ export const imkitPlatform = (options: ImkitOptions): Platform => {
     const turn = await budget.take(urgent, signal);
     if (turn.kind === "held") return nothing("IMKIT asked for a pause that is not over", turn.ms);
     if (turn.kind === "interrupted") return nothing("interrupted");
-    client ??= loadClient(options, origin.protocol === "http:");
+    client ??= loadClient(origin.protocol === "http:", options.lookup);
     return exchange(await client, new URL(path, origin).href, key, timeouts, signal);
   };
 

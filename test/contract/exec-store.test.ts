@@ -10,6 +10,10 @@ const READ = `#!/bin/sh
 [ -e value ] || exit 3
 cat value; echo
 `;
+const REMOVE = `#!/bin/sh
+[ -e broken ] && exit 9
+rm -f value
+`;
 const WRITE = `#!/bin/sh
 [ -e broken ] && { cat >&2; exit 9; }
 cat > next && mv next value && echo x >> writes
@@ -24,11 +28,12 @@ storeContract({
     for (const [name, text] of [
       ["read.sh", READ],
       ["write.sh", WRITE],
+      ["remove.sh", REMOVE],
     ] as const) {
       await writeFile(join(dir, name), text);
       await chmod(join(dir, name), 0o755);
     }
-    const config = { read: ["./read.sh"], write: ["./write.sh"], timeout: "10s" };
+    const config = { read: ["./read.sh"], write: ["./write.sh"], remove: ["./remove.sh"], timeout: "10s" };
     return {
       store: exec.open(config, toolsIn(dir).tools),
       put: async (secret) => await writeFile(join(dir, "value"), secret.reveal()),

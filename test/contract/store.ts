@@ -82,6 +82,31 @@ export const storeContract = ({ it, expect, name, open }: StoreUnderTest): void 
     },
   );
 
+  promise(
+    "takes an entry away only as it was seen, if it can at all",
+    async ({ store, put, neighbours }, keys) => {
+      if (store.remove === undefined) return;
+      const around = await neighbours?.();
+      await put(keys.first);
+      const before = await store.read(soon());
+      await put(keys.second);
+      const seen = before?.revision ?? ("" as Revision);
+      expect(problem(await caught(store.remove(seen, soon())))).toEqual({
+        code: "CONFLICT",
+        outcome: "not_applied",
+      });
+      const now = await store.read(soon());
+      expect(now?.secret.equals(keys.second)).toBe(true);
+      await store.remove(now?.revision ?? seen, soon());
+      expect(await store.read(soon())).toBeNull();
+      if (around !== undefined) expect(await neighbours?.()).toBe(around);
+      // Twice is once.
+      await store.remove(now?.revision ?? seen, soon());
+      const revision = await store.write(keys.third, null, op(), soon());
+      expect((await store.read(soon()))?.revision).toBe(revision);
+    },
+  );
+
   promise("takes the same op twice as one write", async ({ store, writes }, { first, second }) => {
     const before = await store.write(first, null, op(), soon());
     const once = op();

@@ -18,7 +18,7 @@ export type MemoryStore = Store & {
   /** How many writes took effect. */
   readonly writes: () => number;
   /** Asked before every call; a fault that it gives back happens. */
-  fault: (call: "preflight" | "read" | "write", nth: number) => Fault | null;
+  fault: (call: "preflight" | "read" | "write" | "remove", nth: number) => Fault | null;
 };
 
 /** A store in memory that keeps the port to the letter, with faults on demand. */
@@ -27,7 +27,7 @@ export const memoryStore = (where = "memory:a", caps: Partial<StoreCaps> = {}): 
     null;
   let [version, writes] = [0, 0];
   const retired: string[] = [];
-  const calls = { preflight: 0, read: 0, write: 0 };
+  const calls = { preflight: 0, read: 0, write: 0, remove: 0 };
   const fresh = (): Revision => `v${(version += 1)}` as Revision;
 
   const failing = (call: keyof typeof calls, signal: AbortSignal): Fault | null => {
@@ -70,6 +70,13 @@ export const memoryStore = (where = "memory:a", caps: Partial<StoreCaps> = {}): 
       }
       if (fault !== null) throw new ProviderError(fault.code, fault.outcome);
       return now?.revision ?? fresh();
+    },
+    remove: async (expect, signal) => {
+      const fault = failing("remove", signal);
+      if (now === null) return;
+      if (now.revision !== expect) throw new ProviderError("CONFLICT", "not_applied");
+      now = null;
+      if (fault !== null) throw new ProviderError(fault.code, fault.outcome);
     },
     ...(caps.retire === true && {
       retire: async (revision: Revision) => {
