@@ -26,7 +26,12 @@ const nameDiscarded = (s: AppState, clock: Clock): string => {
 const nameOldKey = (s: AppState, clock: Clock): string => {
   const r = isOpen(s) ? s.rotation : null;
   if (r === null) return nameDiscarded(s, clock);
-  const fps = unproved(s).map(showFp).join(", ") || "-";
+  const isDead = (fp: Fp): boolean => s.verdicts.get(fp)?.verdict === "rejected";
+  const some = unproved(s).some((fp) => !isDead(fp));
+  const names = unproved(s).map(
+    (fp) => `${showFp(fp)}${some && isDead(fp) ? ", which IMKIT rejects already" : ""}`,
+  );
+  const fps = names.join(", ") || "-";
   const which = `(old: ${fps}${r.newFp ? `, new: ${showFp(r.newFp)}` : ""})`;
   if (r.rolledBack)
     return `the newer API Key, the one that was made for this rotation, not the one that was in use before ${clock(r.openedTs)} ${which}`;
@@ -62,7 +67,8 @@ const emergencyKey = (app: string, s: AppState): readonly NextStep[] => {
   const take = [
     you("Issue a new API Key in the Dashboard; it is shown once"),
     you("Give it to the rotator", cmd(`stage ${app}`)),
-    tool("Write it everywhere, and watch the leaked key die", cmd(`rotate ${app} --emergency --wait=4h`)),
+    // Without --emergency: said again after the end, that would call the new key leaked.
+    tool("Write it everywhere, and watch the leaked key die", cmd(`rotate ${app} --wait=4h`)),
   ];
   if (alive.length === 0) return take;
   return s.rotation?.emergency?.order === "replace-first"

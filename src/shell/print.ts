@@ -70,6 +70,12 @@ export const printNext = (io: Io, steps: readonly NextStep[], write: (line: stri
   });
 };
 
+/** Lines that may be longer than a terminal is wide. */
+export const printLines = (io: Io, lines: readonly string[], write: (line: string) => void): void => {
+  const width = write === io.out ? io.width?.out : io.width?.err;
+  for (const line of lines.flatMap((one) => fold(one, 0, width))) write(line);
+};
+
 /** `next` of a JSON answer. */
 export const nextJson = (io: Io, steps: readonly NextStep[]): readonly NextStep[] =>
   steps.map((step) => ({ ...step, command: step.command === null ? null : io.command(step.command) }));

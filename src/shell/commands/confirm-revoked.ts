@@ -4,7 +4,7 @@ import { exitOf, whereKeysAre } from "../../core/report.ts";
 import { showFp } from "../../core/secret.ts";
 import { type Confirmed, confirmRevoked } from "../../flow/confirm.ts";
 import type { Io } from "../io.ts";
-import { headText, nextJson, paint, printNext, printWords } from "../print.ts";
+import { headText, nextJson, paint, printLines, printNext, printWords } from "../print.ts";
 import { linesOf, pauseSteps, stepsOf } from "../steps.ts";
 import type { Wired } from "../wire.ts";
 import { waitOf } from "./rotate.ts";
@@ -85,7 +85,7 @@ const tell = (io: Io, wired: Wired, c: Confirmed): number => {
     if (c.verdict === null) io.out(`Nothing to confirm for ${wired.name}.`);
     if (exit === 0 && c.rotated)
       io.out(`Done: rotation ${c.state.rotation?.id ?? ""} is closed; ${oldKeysWords(c.state)}.`);
-    if (c.rotated !== null) for (const line of leakLines(c.state, wired)) io.out(line);
+    if (c.rotated !== null) printLines(io, leakLines(c.state, wired), io.out);
     if (exit === 3) printNext(io, nextOf(wired, c, exit), io.out);
     if (c.head) io.say(paint(io, "dim", `  Ledger head ${headText(c.head) ?? ""}`));
   }

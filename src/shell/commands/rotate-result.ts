@@ -15,7 +15,7 @@ import { showFp } from "../../core/secret.ts";
 import { type AppState, oldOnes } from "../../core/state.ts";
 import type { Rotated } from "../../flow/rotate.ts";
 import { exitOfSignal, type Io, isCommand } from "../io.ts";
-import { headText, nextJson, printNext, printWords } from "../print.ts";
+import { headText, nextJson, printLines, printNext, printWords } from "../print.ts";
 import { linesOf, stepsOf } from "../steps.ts";
 import type { Wired } from "../wire.ts";
 import { leakLines, reportLeak } from "./leak-words.ts";
@@ -71,7 +71,7 @@ export const printRotated = async (
     if (status === "done") io.out(`Done: ${wired.name} runs on ${fp}; ${oldKeysWords(state)}.`);
     if (status === "nothing") io.out(`Nothing to do for ${wired.name}: ${fp} is current.`);
     if (status === "waiting") io.out(`Waiting for you: ${wired.name} is ${wordOf(phase)}.`);
-    if (worked !== null) for (const line of lines) io.out(line);
+    if (worked !== null) printLines(io, lines, io.out);
     printNext(io, next, io.out);
     if (head) io.say(`  Ledger head ${headText(head) ?? ""}`);
   }

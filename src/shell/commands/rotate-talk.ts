@@ -38,6 +38,8 @@ export const waitingTalk = (io: Io, wired: Wired, asks: boolean): Talk => {
     io.say(paint(io, "bold", `■ Your turn: ${wired.name} is ${phase}. Ctrl-C is safe: nothing is lost.`));
     printNext(io, stepsOf(wired, state, phase), io.say);
     if (asks && phase === "waiting-restart") io.say("  Or press Enter here when all was restarted.");
+    if (phase === "waiting-revoke")
+      io.say("  Or leave this open: it looks again and again, and proves it by itself.");
     if (asks && NEEDS_KEY.includes(phase)) io.say("  Or paste the new key here, and this goes on by itself.");
   };
 
