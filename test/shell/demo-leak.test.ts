@@ -49,7 +49,7 @@ describe.concurrent("imkit-rotator demo --leak", { timeout: 120_000 }, () => {
     const lines = told.split("\n");
     expect(lines.filter((line) => line.length > 80 && !line.includes("imkit-rotator.cjs"))).toEqual([]);
     expect(/\p{Cc}/u.test(told.replaceAll("\n", ""))).toBe(false);
-    expect(lines.filter((line) => /^ ?\d+ ✔/.test(line))).toHaveLength(16);
+    expect(lines.filter((line) => /^ ?\d+ ✔/.test(line))).toHaveLength(18);
     expect(told.match(/ \d+\.\d s to \d+\.\d s; really \d+\.\d s\n/g)).toHaveLength(4);
     expect(told).toMatch(/\nrevoke-first +\d+\.\d s +\d*\.\d s +[1-9]\d+ +\d+\n/);
     expect(told).toMatch(/\nreplace-first +\d+\.\d s +0\.0 s +0 +\d+\n/);

@@ -163,7 +163,7 @@ const person = (d: Desk): readonly { readonly see: RegExp; readonly act: () => s
     see: /revoke (?:the|every) API Key that (?:was|were) issued before/,
     act: () => (revokeAllButLast(d), ""),
   },
-  { see: /Write [^?]* again\?|Go on\?/, act: () => "y" },
+  { see: /Write [^?]* again\?|Take the alarm back\?|Go on\?/, act: () => "y" },
 ];
 const revokeAllButLast = (d: Desk): void => {
   for (const { id } of d.sandbox.keys().slice(0, -1)) d.sandbox.revoke(id);

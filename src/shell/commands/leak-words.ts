@@ -25,7 +25,8 @@ const bounds = (atLeast: number, atMost: number | null): string => {
 /** How long the leaked key worked and how long nothing did, as far as it is known; nothing without an emergency. */
 export const leakLines = (s: AppState, { clock, now }: Pick<Wired, "clock" | "now">): readonly string[] => {
   const exposure = exposureOf(s);
-  if (exposure === null) return [];
+  // An alarm that was taken back says nothing any more.
+  if (exposure === null || s.rotation?.ended === "abandoned") return [];
   const since = `${exposure.fromKnown ? "the time that you gave" : "the opening of this rotation"} (${clock(exposure.from)})`;
   const lines =
     exposure.firstRejected === null

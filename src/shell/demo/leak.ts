@@ -1,7 +1,9 @@
 import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { openEntry } from "../../core/chain.ts";
 import { blackoutOf, exposureOf } from "../../core/exposure.ts";
 import { type AppState, EMPTY, evolve } from "../../core/state.ts";
+import { parseObject } from "../sandbox/answers.ts";
 import { expectCode, ledgerFiles, shows, states, until } from "./checks.ts";
 import { findKeyIn, KEY_FORM, readServiceLog } from "./log.ts";
 import { person as personAt } from "./person.ts";
@@ -189,6 +191,12 @@ export const tellLeak = async (
     },
   );
 
+  await step("The incident report says the same, and holds no key", async () => {
+    if (exposure === null || blackout === null) throw wrong("A figure is missing.");
+    isReported(place, exposure, blackout);
+    return { figure: "Markdown, JSON" };
+  });
+
   if (exposure === null || blackout === null) throw wrong("A figure is missing.");
   return {
     order,
@@ -215,6 +223,30 @@ const stateOf = (place: Place): AppState => {
   }
   return state;
 };
+
+/** The incident report must be there, hold the same figures, and no key. */
+const isReported = (place: Place, exposure: Measured, blackout: Measured): void => {
+  const folder = join(place.folder, "state", APP, "reports");
+  const rotation = stateOf(place).rotation?.id ?? "";
+  const [markdown, json] = ["md", "json"].map((end) => {
+    try {
+      return readFileSync(join(folder, `${rotation}.${end}`), "utf8");
+    } catch {
+      throw wrong("There is no incident report.");
+    }
+  });
+  const said = parseObject(json ?? "");
+  const same = (name: "exposure" | "blackout", { atLeastMs, atMostMs }: Measured): boolean => {
+    const told = said?.[name] as { readonly atLeastMs: number; readonly atMostMs: number } | null | undefined;
+    return told?.atLeastMs === atLeastMs && told.atMostMs === atMostMs;
+  };
+  must(same("exposure", exposure) && same("blackout", blackout), "The incident report has other figures.");
+  const keys = [place.sandbox.firstKey(), ...keyIn(place.envFile)];
+  must(!keys.some((key) => shows(`${markdown}${json}`, key)), "A key stands in the incident report.");
+};
+
+const keyIn = (file: string): readonly string[] =>
+  readFileSync(file, "utf8").match(new RegExp(KEY_FORM, "g")) ?? [];
 
 const isBetween = (what: string, { atLeastMs, atMostMs, reallyMs }: Measured): void => {
   const bounds = `${what} is said to be ${seconds(atLeastMs)} to ${seconds(atMostMs)}`;
@@ -251,8 +283,8 @@ const downFor = (place: Place, order: Order): Measured => {
   };
   if (order === "replace-first") {
     must(failed === 0, `${failed} requests failed, where none should.`);
-    must(said.atLeastMs === 0, "The rotator is sure of a blackout, and there was none.");
-    isBetween("The blackout", measured);
+    const isNone = said.state === "none" && said.atMostMs === 0;
+    must(isNone, "The rotator speaks of a blackout, and there was none.");
     return measured;
   }
   must(failed > 0 && said.state === "over", "The rotator does not know of the blackout.");
