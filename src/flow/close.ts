@@ -19,7 +19,7 @@ export const finish = async (pass: Pass): Promise<readonly LedgerEvent[]> => {
     (fp) => fp === r.newFp || finished.includes(fp) || s.dead.has(fp),
   );
   for (const fp of left) {
-    if (await mayDrop(pass, fp)) await hands.escrow.remove(fp);
+    if (await mayDrop(pass, fp)) await pass.keys.drop(fp);
   }
   await retireSuperseded(pass);
   return [

@@ -160,7 +160,7 @@ const proveDiscarded = async (
     await journal.record(
       dead.map(({ fp, triads }) => ({ type: "proof", fp, control: hands.app.revoke.control, triads })),
     );
-    for (const { fp } of dead) await hands.escrow.remove(fp);
+    for (const { fp } of dead) await keys.drop(fp);
     if (unproved(journal.state()).length === 0 || hands.clock.monotonic() >= until || hands.signal.aborted)
       break;
     await hands.clock.sleep(DISCARD_POLL_MS, hands.signal);

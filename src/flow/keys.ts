@@ -11,6 +11,8 @@ export type Keys = {
   find(fp: Fp): Promise<Secret | null>;
   /** Makes sure that escrow holds it. @returns false where that was known already */
   keep(fp: Fp, key: Secret): Promise<boolean>;
+  /** Takes it out of escrow. */
+  drop(fp: Fp): Promise<void>;
   /** When this process last saw each key accepted by IMKIT, RFC 3339. */
   readonly accepted: Map<Fp, string>;
   /** Knows it for this process only. */
@@ -68,6 +70,10 @@ export const openKeys = (hands: Hands, journal: Journal): Keys => {
       if (!(await holds(fp))) await hands.escrow.put(fp, key);
       kept.add(fp);
       return true;
+    },
+    drop: async (fp) => {
+      kept.delete(fp);
+      await hands.escrow.remove(fp);
     },
     accepted: new Map(),
     learn: (fp, key) => void known.set(fp, key),

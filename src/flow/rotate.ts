@@ -143,7 +143,10 @@ export const work = async (
     confirm = false;
     if (hands.signal.aborted) break;
     // What is said to a person is said of the ledger as it is now, not as it was before a long look.
+    const seen = phaseOf(journal.state());
     await journal.refresh();
+    if (WAITS.includes(seen) && isOpen(journal.state()) && !WAITS.includes(phaseOf(journal.state())))
+      continue;
     await settle(journal, () => waitingNews(hands, journal));
     const phase = phaseOf(journal.state());
     const left = options.waitMs - (hands.clock.monotonic() - started);

@@ -112,6 +112,21 @@ describe("a key that was saved just before an interruption", () => {
   });
 });
 
+describe("who waits for a key", () => {
+  test("takes it whenever it comes, also while he looks at IMKIT", async () => {
+    for (let at = 9_500; at < 11_500; at += 100) {
+      await tell({}, async (w) => {
+        const running = w.rotate({ alarm, waitMs: 40_000 });
+        await w.sleep(at);
+        const fresh = w.key();
+        await w.stage(fresh);
+        expect((await running).says).toBe("waiting-revoke");
+        expect(w.values()).toEqual({ a: fresh });
+      });
+    }
+  });
+});
+
 describe("a restart", () => {
   test("that was made before the stores were written once more is not taken for one after it", async () => {
     await tell({ stores: stores("a"), workloads: [workload("manual")] }, async (w) => {
@@ -130,6 +145,31 @@ describe("a restart", () => {
 });
 
 describe("a leak", () => {
+  test("called out while a rotation closes: the key that is in use now is kept until it is proved dead", async () => {
+    let met = 0;
+    for (let crashAt = 20; crashAt < 50; crashAt++) {
+      await tell({ workloads: [workload("none")] }, async (w) => {
+        await w.stage(w.key());
+        await w.rotate();
+        w.imkit.revoke(firstKey(w));
+        await w.rotate({}, { crashAt });
+        if (w.state().rotation?.ended != null || !w.state().rotation?.closing) return;
+        met++;
+        const running = w.rotate({ alarm, waitMs: 60_000 });
+        await w.sleep(10_000);
+        const used = w.values()["a"] ?? "";
+        expect(w.state().leaked.has(w.fpOf(used))).toBe(true);
+        await w.stage(w.key());
+        await w.sleep(20_000);
+        expect(w.values()["a"]).not.toBe(used);
+        expect(w.escrow.blobs.has(w.fpOf(used))).toBe(true);
+        w.imkit.revoke(used);
+        expect((await running).state.rotation?.ended).toBe("done");
+      });
+    }
+    expect(met).toBeGreaterThan(0);
+  });
+
   test("that was taken back and is called out again stops the way back", async () => {
     await tell({ workloads: [workload("exec")] }, async (w) => {
       const old = firstKey(w);
