@@ -19,6 +19,7 @@ const STORES: Readonly<Record<string, Loader<unknown>>> = {
 /** THE list of rollouts. */
 const ROLLOUTS: Readonly<Record<string, Loader<unknown>>> = {
   exec: () => import("./rollouts/exec.ts"),
+  kubernetes: () => import("./rollouts/kubernetes.ts"),
   manual: () => import("./rollouts/manual.ts"),
   none: () => import("./rollouts/none.ts"),
   webhook: () => import("./rollouts/webhook.ts"),

@@ -8,6 +8,16 @@ const ROOMS: readonly { readonly room: RegExp; readonly may: readonly RegExp[] }
   { room: /^src\/ports\.ts$/, may: [/^src\/core\//] },
   { room: /^src\/flow\//, may: [/^src\/(core|flow)\//, /^src\/ports\.ts$/] },
   {
+    // docs/adr/0013: the client of the API server is one, and it stands with the providers.
+    room: /^src\/io\/(ledger|escrow)\/kubernetes[\w-]*\.ts$/,
+    may: [
+      /^src\/(core|io)\//,
+      /^src\/ports\.ts$/,
+      /^node:timers\/promises$/,
+      /^providers\/kubernetes(-rights)?\.ts$/,
+    ],
+  },
+  {
     room: /^src\/io\//,
     may: [
       /^src\/(core|io)\//,
@@ -38,10 +48,11 @@ const ROOMS: readonly { readonly room: RegExp; readonly may: readonly RegExp[] }
     ],
   },
   {
-    room: /^providers\/kubernetes(-login)?\.ts$/,
+    room: /^providers\/kubernetes(-login|-rights)?\.ts$/,
     may: [
       /^src\/core\/errors\.ts$/,
-      /^providers\/(kit|program|kubernetes-login)\.ts$/,
+      /^src\/ports\.ts$/,
+      /^providers\/(kit|program|kubernetes|kubernetes-login)\.ts$/,
       /^node:/,
       /^(zod\/mini|yaml)$/,
       /^@kubernetes\//,
@@ -52,7 +63,7 @@ const ROOMS: readonly { readonly room: RegExp; readonly may: readonly RegExp[] }
     may: [
       /^src\/core\/(errors|secret)\.ts$/,
       /^src\/ports\.ts$/,
-      /^providers\/(kit|program|kubernetes)\.ts$/,
+      /^providers\/(kit|program|kubernetes|kubernetes-rights)\.ts$/,
       /^node:/,
       /^(zod\/mini|dotenv|got|@noble\/curves\/secp256k1\.js)$/,
       /^(@aws-sdk|@azure|@kubernetes)\//,
@@ -74,12 +85,12 @@ const ROOMS: readonly { readonly room: RegExp; readonly may: readonly RegExp[] }
   },
 ];
 
-/** A store may be two files: its text half is found beside it, and nobody else's. */
-const SIBLING = /^providers\/stores\/(aws|azure|dotenv|kubernetes)/;
+/** A store or rollout may be several files: its other halves are found beside it, and nobody else's. */
+const SIBLING = /^providers\/(?:stores\/(?:aws|azure|dotenv|kubernetes)|rollouts\/kubernetes)/;
 const REVEAL_ALLOWED = [
   // The shape of what lies in an inbox is looked at there.
   /^src\/core\/(secret|intake)\.ts$/,
-  /^src\/io\/(imkit|escrow\/file)\.ts$/,
+  /^src\/io\/(imkit|escrow\/(file|kubernetes))\.ts$/,
   // The loading half: what it hands out is the key.
   /^src\/load\.ts$/,
   /^src\/shell\/commands\/run\.ts$/,

@@ -4,9 +4,11 @@ import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { expect, it } from "vitest";
 import exec from "../../providers/rollouts/exec.ts";
+import kubernetes from "../../providers/rollouts/kubernetes.ts";
 import manual from "../../providers/rollouts/manual.ts";
 import none from "../../providers/rollouts/none.ts";
 import webhook from "../../providers/rollouts/webhook.ts";
+import { kubeServer } from "../kit/kube-server.ts";
 import { tempDir, toolsIn } from "../kit/provider-tools.ts";
 import { rolloutContract, VENDOR_TEXT } from "./rollout.ts";
 
@@ -65,6 +67,40 @@ rolloutContract({
       close: async () => {
         server.closeAllConnections();
         await new Promise((resolve) => server.close(resolve));
+      },
+    };
+  },
+});
+
+rolloutContract({
+  ...bench,
+  name: "kubernetes",
+  how: "auto",
+  open: async () => {
+    const { dir, remove } = await tempDir();
+    const kube = await kubeServer();
+    kube.set("deployments", "chat/api", {
+      spec: { replicas: 2, template: { metadata: { labels: { app: "api" } } } },
+      status: { observedGeneration: 1, replicas: 2, updatedReplicas: 2, availableReplicas: 2 },
+    });
+    await writeFile(join(dir, "kubeconfig"), kube.kubeconfig());
+    const config = {
+      kubeconfig: "kubeconfig",
+      namespace: "chat",
+      workloads: ["deployment/api"],
+      timeout: "5m",
+    };
+    return {
+      rollout: kubernetes.open(config, toolsIn(dir).tools),
+      seen: async () =>
+        kube.requests.filter(({ method, dryRun }) => method === "PATCH" && !dryRun).map(({ body }) => body),
+      breakIt: async () => {
+        const body = { kind: "Status", reason: "Invalid", message: VENDOR_TEXT, details: { name: "api" } };
+        kube.fault = ({ method }) => (method === "PATCH" ? { kind: "answer", status: 422, body } : null);
+      },
+      close: async () => {
+        await kube.close();
+        await remove();
       },
     };
   },

@@ -22,11 +22,13 @@ export type KubeRequest = {
 };
 
 /**
- * The little of an API server that a Secret needs: read by name, create, merge patch on a `resourceVersion`, access reviews, dry runs,
- * and faults on demand. What it says in trouble holds the object, as the real one's words can. Plain HTTP on a loopback port.
+ * The little of an API server that Secrets, ConfigMaps and workloads need: read by name, create, merge patch on a `resourceVersion`,
+ * access reviews, dry runs, and faults on demand. It runs no controllers: a test writes each `status`. What it says in trouble holds the object, as the real one's words can. Plain HTTP on a loopback port.
  */
 export const kubeServer = async () => {
   const secrets = new Map<string, Json>();
+  /** All that is no Secret, by `resource/namespace/name`. */
+  const others = new Map<string, Json>();
   const requests: KubeRequest[] = [];
   const sockets = new Set<ServerResponse>();
   let [version, writes] = [100, 0];
@@ -62,51 +64,71 @@ export const kubeServer = async () => {
     const parsed = body === "" ? {} : (JSON.parse(body) as Json);
     if (headers.authorization !== `Bearer ${fake.token}`) return problem(401, "Unauthorized", parsed, {});
     if (path.endsWith("/selfsubjectaccessreviews")) {
-      const { resourceAttributes } = parsed["spec"] as { resourceAttributes: { verb: string } };
-      const allowed = !fake.denied.has(resourceAttributes.verb);
+      const { resourceAttributes } = parsed["spec"] as {
+        resourceAttributes: { verb: string; resource: string };
+      };
+      const allowed = isAllowed(resourceAttributes.verb, resourceAttributes.resource);
       return { status: 201, body: { kind: "SelfSubjectAccessReview", status: { allowed } } };
     }
-    const [, namespace = "", name = ""] =
-      /^\/api\/v1\/namespaces\/([^/]+)\/secrets(?:\/([^/]+))?$/.exec(path) ?? [];
+    const [, namespace = "", kind = "", name = ""] =
+      /^\/(?:api\/v1|apis\/apps\/v1)\/namespaces\/([^/]+)\/([a-z]+)(?:\/([^/]+))?$/.exec(path) ?? [];
     const verb = { GET: "get", PATCH: "patch", POST: "create" }[method] ?? "other";
-    if (namespace === "" || fake.denied.has(verb))
-      return problem(403, "Forbidden", parsed, { kind: "secrets", name });
+    if (!(kind in KINDS) || !isAllowed(verb, kind)) return problem(403, "Forbidden", parsed, { kind, name });
     if (method === "POST") {
       const made = (parsed["metadata"] as Json)["name"] as string;
-      if (secrets.has(`${namespace}/${made}`))
-        return problem(409, "AlreadyExists", parsed, { kind: "secrets", name: made });
-      return { status: 201, body: keep(`${namespace}/${made}`, parsed, dryRun) };
+      if (fake.namespaces?.has(namespace) === false)
+        return problem(404, "NotFound", parsed, { kind: "namespaces", name: namespace });
+      if (find(kind, namespace, made) !== undefined)
+        return problem(409, "AlreadyExists", parsed, { kind, name: made });
+      return { status: 201, body: keep(kind, `${namespace}/${made}`, parsed, dryRun) };
     }
-    const now = secrets.get(`${namespace}/${name}`);
-    if (now === undefined) return problem(404, "NotFound", parsed, { kind: "secrets", name });
+    const now = find(kind, namespace, name);
+    if (now === undefined) return problem(404, "NotFound", parsed, { kind, name });
     if (method === "GET") return { status: 200, body: now };
     if (headers["content-type"] !== "application/merge-patch+json")
       return problem(415, "UnsupportedMediaType", parsed, {});
     const expected = (parsed["metadata"] as Json | undefined)?.["resourceVersion"];
     if (expected !== undefined && expected !== (now["metadata"] as Json)["resourceVersion"])
-      return problem(409, "Conflict", now, { kind: "secrets", name });
+      return problem(409, "Conflict", now, { kind, name });
     if (now["immutable"] === true && parsed["data"] !== undefined)
       return problem(422, "Invalid", now, {
         causes: [{ field: "data", message: "field is immutable when `immutable` is set" }],
       });
-    return { status: 200, body: keep(`${namespace}/${name}`, mergePatch(now, parsed) as Json, dryRun) };
+    return { status: 200, body: keep(kind, `${namespace}/${name}`, mergePatch(now, parsed) as Json, dryRun) };
   };
 
-  const keep = (where: string, next: Json, dryRun: boolean): Json => {
-    const metadata = { ...(next["metadata"] as Json), resourceVersion: String((version += 1)) };
-    const made = { kind: "Secret", ...next, metadata };
+  const isAllowed = (verb: string, kind: string): boolean =>
+    !fake.denied.has(verb) && !fake.denied.has(`${verb} ${kind}`);
+  const find = (kind: string, namespace: string, name: string): Json | undefined =>
+    kind === "secrets" ? secrets.get(`${namespace}/${name}`) : others.get(`${kind}/${namespace}/${name}`);
+
+  const keep = (kind: string, where: string, next: Json, dryRun: boolean): Json => {
+    const [namespace = "", name = ""] = where.split("/");
+    const before = find(kind, namespace, name);
+    const generation = Number((before?.["metadata"] as Json | undefined)?.["generation"] ?? 0);
+    const isChanged = JSON.stringify(before?.["spec"]) !== JSON.stringify(next["spec"]);
+    const metadata = {
+      ...(next["metadata"] as Json),
+      resourceVersion: String((version += 1)),
+      ...(next["spec"] === undefined ? {} : { generation: isChanged ? generation + 1 : generation }),
+    };
+    const made = { kind: KINDS[kind], ...next, metadata };
     if (dryRun) return made;
     writes += 1;
-    secrets.set(where, made);
+    if (kind === "secrets") secrets.set(where, made);
+    else others.set(`${kind}/${where}`, made);
     return made;
   };
 
   const fake = {
     token: "fake-token",
     secrets,
+    others,
     requests,
-    /** Verbs that this identity lacks. */
+    /** Verbs that this identity lacks, of all or (`get configmaps`) of one kind. */
     denied: new Set<string>(),
+    /** Where things can be made; null = everywhere. */
+    namespaces: null as ReadonlySet<string> | null,
     fault: (_request: KubeRequest): KubeFault | null => null,
     writes: () => writes,
     /** Somebody else writes. `object` is merged over what is there. */
@@ -117,7 +139,13 @@ export const kubeServer = async () => {
         metadata: { namespace, name, uid: `uid-${where}` },
         data: {},
       };
-      keep(where, mergePatch(now, object) as Json, false);
+      keep("secrets", where, mergePatch(now, object) as Json, false);
+    },
+    /** The same for what is no Secret: `set("deployments", "chat/api", { status })`. */
+    set: (kind: string, where: string, object: Json) => {
+      const [namespace = "", name = ""] = where.split("/");
+      const now = find(kind, namespace, name) ?? { metadata: { namespace, name } };
+      keep(kind, where, mergePatch(now, object) as Json, false);
     },
     kubeconfig: (): string =>
       JSON.stringify({
@@ -139,6 +167,13 @@ export const kubeServer = async () => {
   await once(server, "listening");
   fake.url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
   return fake;
+};
+const KINDS: Readonly<Record<string, string>> = {
+  secrets: "Secret",
+  configmaps: "ConfigMap",
+  deployments: "Deployment",
+  statefulsets: "StatefulSet",
+  daemonsets: "DaemonSet",
 };
 export type FakeKube = Awaited<ReturnType<typeof kubeServer>>;
 
