@@ -136,7 +136,7 @@ const ledgerAppend = async (): Promise<void> => {
     ours: median(ours),
     floor: median(theirs),
     target: 1.3,
-    note: "ours goes through the thread pool, the floor blocks",
+    note: "ours waits for its fsyncs in the thread pool, the floor blocks",
   });
 };
 

@@ -198,8 +198,9 @@ const createEntry = async (dir: string, seq: number, bytes: Uint8Array): Promise
     const folder = openSync(dir, O_RDONLY);
     opened.push(folder);
     if (!linkNew(temporary, join(dir, entryName(seq)), seq)) return "exists";
+    const synced = sync(folder);
     isRemoved = remove(temporary);
-    await sync(folder);
+    await synced;
     return "created";
   } catch (error) {
     throw error instanceof RotatorError ? error : refusal(seq, dir, codeOf(error));
