@@ -57,15 +57,21 @@ const endDropped = (r: Rotation, target: string, intent: string, outcome: Outcom
   return null;
 };
 
-const superseding = (r: Rotation, { intent: id, replaced }: LedgerEvent & { type: "result" }): Rotation => {
+const superseding = (r: Rotation, id: string, replaced: string | null): Rotation => {
   const intent = r.intents.get(id);
-  if (replaced === undefined || intent === undefined) return r;
+  if (replaced === null || intent === undefined || intent.replaced !== null) return r;
   return { ...r, intents: new Map(r.intents).set(id, { ...intent, replaced }) };
+};
+
+/** A write that found its key there already may be the second try of one that did not live to say what it replaced. */
+const replacedBy = (r: Rotation, e: LedgerEvent & { type: "result" }): string | null => {
+  if (e.replaced !== undefined || e.outcome !== "ok" || e.changed !== false) return e.replaced ?? null;
+  return r.stores.get(r.intents.get(e.intent)?.target ?? "")?.standing ?? null;
 };
 
 /** How an effect ended. */
 export const end = (before: Rotation, e: LedgerEvent & { type: "result" }, p: Position): Rotation => {
-  const r = superseding(before, e);
+  const r = superseding(before, e.intent, replacedBy(before, e));
   const intent = r.intents.get(e.intent);
   const target = intent?.target ?? "";
   const dropped = endDropped(r, target, e.intent, e.outcome);
@@ -158,7 +164,9 @@ export const observe = (r: Rotation, e: LedgerEvent & { type: "observed" }, p: P
       if (store && store.open?.id === e.intent) {
         const isVoid = r.intents.get(e.intent ?? "")?.fp !== r.newFp && e.outcome !== "unknown";
         if (isVoid) return setStore(r, { ...store, state: "pending", code: null, open: null });
-        if (e.outcome === "ok") return wrote(r, store, true, null, p);
+        // Who wrote it may not have lived to say what it replaced: it is what stood there before.
+        if (e.outcome === "ok")
+          return wrote(superseding(r, e.intent ?? "", store.standing), store, true, null, p);
         if (e.outcome === "failed") {
           // Why it did not take place is what the result said; that it did not is no reason.
           if (e.code !== "CONFLICT") return setStore(r, { ...store, state: "pending", open: null });
@@ -183,7 +191,10 @@ export const observe = (r: Rotation, e: LedgerEvent & { type: "observed" }, p: P
     }
     case "preflight": {
       const preflight = { run: e.run, ok: e.outcome === "ok", code: e.code ?? null };
-      if (store) return { ...setStore(r, { ...store, preflight }), preflightRun: e.run };
+      if (store) {
+        const standing = e.revision ?? store.standing;
+        return { ...setStore(r, { ...store, preflight, standing }), preflightRun: e.run };
+      }
       if (rollout) return { ...setRollout(r, { ...rollout, preflight }), preflightRun: e.run };
       return { ...r, preflightRun: e.run };
     }

@@ -217,6 +217,8 @@ export type ObservedEvent = InRotation & {
   readonly outcome?: Outcome;
   readonly code?: string;
   readonly fp?: Fp | null;
+  /** With `preflight`: what a write would supersede, where that can be disabled later. */
+  readonly revision?: string;
   readonly verdict?: Verdict;
   /** The last entry that was there when the read began: what came later it cannot have seen. */
   readonly asOf?: number;

@@ -13,6 +13,8 @@ export type StoreProgress = PlannedStore &
   Progress & {
     readonly state: "pending" | "written" | "unchanged" | "failed" | "conflict" | "unknown" | "dropped";
     readonly revision: string | null;
+    /** What stood there before this rotation wrote, as the preflight saw it; null = unknown, or not to be disabled later. */
+    readonly standing: string | null;
     /** Position at which it was last read back holding the new key. */
     readonly seenAt: number;
   };
@@ -91,6 +93,7 @@ export const freshStore = (s: PlannedStore): StoreProgress => ({
   ...FRESH,
   state: "pending",
   revision: null,
+  standing: null,
   seenAt: 0,
 });
 export const freshRollout = (r: PlannedRollout): RolloutProgress => ({

@@ -199,6 +199,8 @@ export type Finding = {
   readonly checks: readonly Check[];
   /** What a store holds, where it may be written. */
   readonly fp?: Fp | null;
+  /** What a write would supersede. */
+  readonly replaced?: string;
 };
 
 /** An old key must be at hand until it is proved dead: no store loses it before escrow has it. @returns whether that took time */
@@ -224,6 +226,7 @@ export const preflightStore = async (pass: Pass, target: string): Promise<Findin
       code: (await mayOverwrite(pass, target, seen)) ? null : "CONFLICT",
       checks,
       fp: seen.fp,
+      ...(seen.fp === rotationOf(pass).newFp ? {} : replacing(store, seen)),
     };
   } catch (thrown) {
     return { target, code: asAnswer(thrown).code, checks: [] };

@@ -112,9 +112,10 @@ export const preflight = async (pass: Pass): Promise<Facts> => {
     }
   }
   const base = { type: "observed", rotation: r.id, run: pass.run } as const;
-  const answers = findings.map(({ target, code }): LedgerEvent => {
-    const outcome = code === null ? "ok" : "failed";
-    return { ...base, what: "preflight", target, outcome, ...(code === null ? {} : { code }) };
+  const answers = findings.map(({ target, code, ...found }): LedgerEvent => {
+    const said = code === null ? ({ outcome: "ok" } as const) : ({ outcome: "failed", code } as const);
+    const revision = "replaced" in found ? { revision: found.replaced } : {};
+    return { ...base, what: "preflight", target, ...said, ...revision };
   });
   const drifted = findings.flatMap(({ target, fp }): LedgerEvent[] => {
     const isWritten = ["written", "unchanged"].includes(r.stores.get(target)?.state ?? "");
