@@ -146,6 +146,7 @@ const TURNS: Readonly<Record<string, Turn>> = {
   "the escrow folder is lost": (d) => rmSync(join(stateDir(d), "escrow"), { recursive: true }),
   "the escrow identity is lost": (d) =>
     rmSync(join(d.dir, "home", ".config", "imkit-rotator", "escrow-identity.txt")),
+  "the ledger is gone": (d) => rmSync(join(stateDir(d), "ledger"), { recursive: true }),
   "the ledger is broken": (d) => writeFileSync(join(stateDir(d), "ledger", "00000002.json"), "{}\n"),
   "a new key works only after 3 seconds": () => undefined,
 };
