@@ -1,7 +1,8 @@
-// Bundles the program (src/shell/cli.ts) and the importable door (testkit) into dist/. Plain JavaScript so that any Node can run it.
+// Bundles the program (src/shell/cli.ts) and the importable doors (load, testkit) with their types into dist/. Plain JavaScript so that any Node can run it.
 // Why it is cut like this: docs/adr/0009-start-up.md.
-import { spawnSync } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSync } from "node:fs";
+import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
+import { cpSync, existsSync, mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSync } from "node:fs";
 import { isBuiltin } from "node:module";
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
@@ -12,6 +13,7 @@ const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 // Where to, for those who want a build of their own beside it.
 const outdir = resolve(process.argv[2] ?? join(root, "dist"));
 rmSync(outdir, { recursive: true, force: true });
+const typed = declarations();
 
 /** Large libraries that most commands do without: each is a file of its own, for a start costs what its one file weighs. */
 const LATE = {
@@ -145,6 +147,32 @@ for (const [file, { imports }] of Object.entries({
   if (foreign !== undefined) throw new Error(`${file}: bundle ${foreign.path}, or import() it`);
 }
 await warm();
+await typed;
+
+/** What tsc says of the importable doors, and of what they refer to, in `types/`. It checks nothing here: `npm run check` does. */
+async function declarations() {
+  const made = mkdtempSync(join(tmpdir(), "imkit-rotator-types-"));
+  try {
+    const tsc = join(root, "node_modules", "typescript", "bin", "tsc");
+    const args = ["-p", "scripts/tsconfig.types.json", "--outDir", made];
+    const child = spawn(process.execPath, [tsc, ...args], {
+      cwd: root,
+      stdio: ["ignore", "inherit", "inherit"],
+    });
+    await once(child, "exit");
+    const wanted = ["src/load.d.ts", "src/testkit.d.ts"];
+    for (const file of wanted) {
+      const text = readFileSync(join(made, file), "utf8");
+      for (const [, path] of text.matchAll(/(?:from |import\()"(\.[^"]+)\.ts"/g)) {
+        const next = join(dirname(file), `${path}.d.ts`);
+        if (!wanted.includes(next)) wanted.push(next);
+      }
+      cpSync(join(made, file), join(outdir, "types", file));
+    }
+  } finally {
+    rmSync(made, { recursive: true, force: true });
+  }
+}
 
 /**
  * Lays what V8 makes of the program beside it: for this Node, the pinned one, and the one that npm was started with. For another, or where
