@@ -1,3 +1,4 @@
+import { spawnSync } from "node:child_process";
 import { chmod, readdir, readFile, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { inspect, parseEnv } from "node:util";
@@ -429,6 +430,31 @@ test("what is sealed is unsealed by its own private key, and by no other, whatev
     { numRuns: 40 },
   );
   expect(derived(mine ?? Buffer.alloc(0))).toBe(publicKeyOf(one));
+});
+
+test("the curve's library is loaded by a value that is sealed or unsealed, and not by a plain file", async () => {
+  const { path } = await storeOn(one.sealed);
+  await writeFile(join(dir, "plain.env"), `${KEY}=${next}\n`);
+  const from = (file: string) => JSON.stringify(new URL(`../../${file}`, import.meta.url).href);
+  const script = `
+    import { registerHooks } from "node:module";
+    const seen = [];
+    registerHooks({ resolve: (name, context, then) => (/noble/.test(name) && seen.push(name), then(name, context)) });
+    const { openDotenv } = await import(${from("providers/stores/dotenv.ts")});
+    const { Secret } = await import(${from("src/core/secret.ts")});
+    const signal = AbortSignal.timeout(10000);
+    const use = async (config, text) => {
+      const store = openDotenv({ key: "${KEY}", create: false, ...config }, { configDir: "/", env: {}, valueOf: async () => text });
+      await store.preflight(signal);
+      const found = await store.read(signal);
+      await store.write(new Secret("next-value"), found.revision, { id: "", witness: null }, signal);
+      return seen.length > 0;
+    };
+    const plain = await use({ path: ${JSON.stringify(join(dir, "plain.env"))} });
+    const sealed = await use({ path: ${JSON.stringify(path)}, encrypted: true, privateKey: {} }, ${JSON.stringify(one.keys)});
+    process.stdout.write(JSON.stringify({ plain, sealed }));`;
+  const child = spawnSync(process.execPath, ["--input-type=module", "-e", script], { encoding: "utf8" });
+  expect(child.stdout).toBe('{"plain":false,"sealed":true}');
 });
 
 describe("the config", () => {
