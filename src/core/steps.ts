@@ -62,7 +62,7 @@ const emergencyKey = (app: string, s: AppState): readonly NextStep[] => {
   const alive = leakedAlive(s);
   const inUse = s.current !== null && alive.includes(s.current);
   const revoke = you(
-    `Stop the leak: in ${DASHBOARD} revoke ${nameLeaked(s, alive)}.${inUse ? " Every service fails from then on until the new key is in" : ""}`,
+    `Stop the leak: in ${DASHBOARD} revoke ${nameLeaked(s, alive)}${inUse ? ". Every service fails from then on until the new key is in" : ""}`,
   );
   const take = [
     you("Issue a new API Key in the Dashboard; it is shown once"),

@@ -27,7 +27,7 @@ export const awaitFree = async (hands: Hands, journal: Journal, waitMs: number):
     if (clock.monotonic() - started >= waitMs) {
       throw new RotatorError("LOCKED", {
         why: `Process ${claim.pid} on ${claim.host} holds the claim.`,
-        state: "That process goes on; this one did nothing.",
+        state: "That process goes on, also with what was recorded just now; this one wrote to no store.",
         do: [`imkit-rotator status ${hands.app.name}`, `imkit-rotator rotate ${hands.app.name} --wait=5m`],
       });
     }

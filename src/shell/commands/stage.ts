@@ -2,6 +2,8 @@ import { RotatorError } from "../../core/errors.ts";
 import { phaseOf } from "../../core/outcome.ts";
 import type { NextStep } from "../../core/steps.ts";
 import { showFp } from "../../core/secret.ts";
+import { see } from "../../core/sightings.ts";
+import { unproved } from "../../core/state.ts";
 import { discard, type StageResult, stage } from "../../flow/stage.ts";
 import type { Io } from "../io.ts";
 import { readKey } from "../key.ts";
@@ -72,8 +74,13 @@ const tell = async (io: Io, wired: Wired, result: StageResult): Promise<number> 
   return rotateCommand(io, wired, { yes: true });
 };
 
-const nextOf = (wired: Wired, { state }: StageResult): readonly NextStep[] =>
-  stepsOf(wired, state, phaseOf(state));
+/** What was seen dead just now is not called alive, though only the rotation writes down what it sees of old keys. */
+const nextOf = (wired: Wired, { state, mode }: StageResult): readonly NextStep[] => {
+  const ts = new Date(wired.now()).toISOString();
+  const dead = mode === "replace" ? unproved(state) : [];
+  const verdicts = dead.reduce((all, fp) => see(all, fp, { verdict: "rejected", ts }), state.verdicts);
+  return stepsOf(wired, { ...state, verdicts }, phaseOf(state));
+};
 
 const otherApp = (wired: Wired, result: StageResult): readonly NextStep[] => [
   {
