@@ -242,6 +242,9 @@ export const openAws = (config: Config, credentials?: Login["credentials"]): Sto
       for (const label of mine) await aws.label(label, { from: revision }, signal);
       if (pending !== null && isOwn && (pending === revision || pending === current))
         await aws.label(PENDING, { from: pending }, signal);
+      // What came late from a rotator that had been given up for dead.
+      for (const { label, from } of leftoversIn(labels, [revision, current]))
+        await unlabel(label, from, signal);
     });
 
   const at = `aws-secrets-manager:${profile === undefined ? "" : `${profile}@`}${region}/${secretId}`;
