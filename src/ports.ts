@@ -140,6 +140,8 @@ export interface Ledger {
    * @throws RotatorError LEDGER_BROKEN for a torn, empty or non-regular entry.
    */
   read(fromSeq: number): Promise<readonly Uint8Array[]>;
+  /** May I write here? Without any visible write. Absent where the first `create` says it just as well. Never rejects. */
+  preflight?(signal: AbortSignal): Promise<readonly Check[]>;
 }
 
 /** Encrypted resting place of the keys of an open rotation. */
@@ -152,6 +154,8 @@ export interface Escrow {
   get(fp: Fp): Promise<Secret | null>;
   /** Absence is success. */
   remove(fp: Fp): Promise<void>;
+  /** As a ledger's. */
+  preflight?(signal: AbortSignal): Promise<readonly Check[]>;
 }
 
 export interface Clock {
@@ -192,7 +196,10 @@ export type Message = {
 export interface Notifier {
   /** For the ledger and remarks; no secret in it. */
   readonly name: string;
+  /** `about`: the type itself, or what an `escalated` one says again. */
   readonly wants: (type: NoticeType, about: NoticeType) => boolean;
+  /** Why nothing can be sent, as far as that shows without sending; null = it can. Never rejects. */
+  problem(): Promise<string | null>;
   /** Bounded by itself to under a minute. Never rejects. `why` is empty, or one of our own short phrases. */
   notify(message: Message, signal: AbortSignal): Promise<{ readonly ok: boolean; readonly why: string }>;
 }
