@@ -26,10 +26,17 @@ export const settle = async (
   }
 };
 
+/** Why no ledger is begun where sealed keys lie. */
+export const lostLedger = ({ ledger, escrow }: Pick<Hands, "ledger" | "escrow">): string =>
+  `There is no ledger in ${ledger.where}, but ${escrow.where} holds keys of one.`;
+
 /** The first entry of a ledger, with its public salt. */
 export const ensureGenesis = (hands: Hands, journal: Journal): Promise<void> =>
-  settle(journal, () => {
+  settle(journal, async () => {
     const s = journal.state();
+    // A key is sealed after the first entry alone: sealed keys without one are those of a ledger that is gone.
+    if (s.salt === null && (await hands.escrow.list()).length > 0)
+      throw brokenLedger(hands.app.name, lostLedger(hands));
     if (s.salt === null) return [{ type: "genesis", app: hands.app.name, salt: hex(hands.entropy(32)) }];
     if (s.app !== null && s.app !== hands.app.name) {
       throw brokenLedger(hands.app.name, `The ledger in ${hands.ledger.where} belongs to another app.`);

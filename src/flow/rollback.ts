@@ -65,8 +65,9 @@ const wayBack = async (hands: Hands, s: AppState, keys: Keys, acceptLeaked: bool
   if (s.rotation?.closing === true)
     return refuse(`The old key ${showFp(fp)} is proved dead; the rotation is closing.`, forward);
   if (s.leaked.has(fp) && !acceptLeaked) {
+    const isDead = s.rotation?.newFp != null && s.verdicts.get(s.rotation.newFp)?.verdict === "rejected";
     return refuse(`The old key ${showFp(fp)} is marked as leaked.`, [
-      ...forward,
+      ...(isDead ? another : forward),
       `imkit-rotator rollback ${app} --accept-leaked   # only if the leak was a false alarm`,
     ]);
   }

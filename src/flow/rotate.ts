@@ -1,7 +1,7 @@
 import type { LedgerEvent } from "../core/events.ts";
 import { isBlackout, soakLeft } from "../core/next.ts";
 import { failureOf, type Phase, phaseOf } from "../core/outcome.ts";
-import type { Fp } from "../core/secret.ts";
+import { type Fp, showFp } from "../core/secret.ts";
 import { type AppState, isFresh, isOpen } from "../core/state.ts";
 import { absorbEscrow } from "./absorb.ts";
 import { adopt } from "./adopt.ts";
@@ -44,6 +44,8 @@ const URGENT_POLL_MS = 250;
 /** IMKIT may reject a fresh key for some seconds: with `--wait` it is asked again for this long. */
 const FRESH_KEY_MS = 120_000;
 const FRESH_KEY_FIRST_MS = 5_000;
+/** An emergency without a fingerprint, this soon after one that is over, is the same one. */
+const SAID_AGAIN_MS = 3_600_000;
 /** An entry says again that a leaked key still works, when the last one is older than this. */
 const SAY_AGAIN_MS = 60_000;
 /** A soak up to this long is waited for unasked; both keys are probed every 10 s meanwhile. */
@@ -93,6 +95,8 @@ const begin = async (
     if (journal.state().rotation?.closing === true && isOpen(journal.state()))
       await runLoop(hands, journal, keys, loopOptions(hands, journal, options));
     if (!isOpen(journal.state())) await prepare(hands, journal, keys);
+    const over = justOver(hands, journal.state(), alarm);
+    if (over !== null) return over;
     id = await declareEmergency(hands, journal, alarm, options);
     if (hands.signal.aborted) return id;
   }
@@ -102,6 +106,18 @@ const begin = async (
     hands.tell({ kind: "note", text });
   }
   return id;
+};
+
+/** The same command again when all is over is no second leak. @returns the rotation that ended */
+const justOver = (hands: Hands, s: AppState, alarm: Alarm): string | null => {
+  const r = s.rotation;
+  const isSaidAgain =
+    alarm.leaked === null && s.staged === null && r?.ended === "done" && r.emergency !== null;
+  if (!isSaidAgain || hands.clock.now() - Date.parse(s.freshTs ?? "") > SAID_AGAIN_MS) return null;
+  const key = s.current === null ? "" : ` --leaked ${showFp(s.current)}`;
+  const text = `This emergency is over. If the new key leaked too: imkit-rotator rotate ${hands.app.name} --emergency${key}`;
+  hands.tell({ kind: "note", text });
+  return r.id;
 };
 
 const loopOptions = (hands: Hands, journal: Journal, options: RotateOptions) => ({

@@ -197,6 +197,20 @@ describe("an emergency", () => {
     });
   });
 
+  test("said again when all is over it is no second leak, unless another key is named", async () => {
+    await tell({}, async (w) => {
+      await w.rotate({ alarm });
+      w.imkit.revoke(firstKey(w));
+      const fresh = w.key();
+      await w.stage(fresh);
+      await w.rotate({ alarm });
+      expect((await w.rotate({ alarm })).says).toBe("idle");
+      expect(w.events("emergency-requested")).toHaveLength(1);
+      expect((await w.rotate({ alarm: { leaked: fresh } })).says).toBe("waiting-key");
+      expect(w.events("emergency-requested")).toHaveLength(2);
+    });
+  });
+
   test("a false alarm before anything was written is taken back", async () => {
     await tell({ workloads: [workload("exec")] }, async (w) => {
       await w.rotate({ alarm });
