@@ -95,6 +95,10 @@ export const withValue = (file: EnvFile, value: string, quote = ""): Uint8Array 
   return Buffer.from(`${text}${gap}${key}=${quote}${value}${quote}${eol}`, "latin1");
 };
 
+/** The same file with an empty value: such an entry counts as absent. null when it has none. */
+export const withoutValue = ({ text, entry }: EnvFile): Uint8Array | null =>
+  entry === null ? null : Buffer.from(text.slice(0, entry.from) + text.slice(entry.to), "latin1");
+
 /** Do two independent readers (npm dotenv, node:util) find `value` in the new bytes, and every other variable as before? */
 export const readsAs = (before: EnvFile, after: Uint8Array, value: string): boolean => {
   const text = Buffer.from(after).toString("latin1");

@@ -7,9 +7,25 @@ import type { Check, Revision, Store, Stored, WriteOp } from "../../src/ports.ts
 import { bounded, CALL_LIMIT_MS, defineStore, resolvePath, type Tools } from "../kit.ts";
 import { failed, leftover, mayWrite, oddities, permission } from "./dotenv-checks.ts";
 import { plainCoding, refused } from "./dotenv-coding.ts";
-import { createFile, type Hooks, loadFile, removeLeftover, replaceFile, syncFile } from "./dotenv-file.ts";
+import {
+  createFile,
+  type Hooks,
+  loadFile,
+  removeLeftover,
+  replaceFile,
+  type Swap,
+  syncFile,
+} from "./dotenv-file.ts";
 import { PUBLIC_KEY, sealedCoding, unknown } from "./dotenv-sealed.ts";
-import { type EnvFile, lastLine, MAX_BYTES, readEnv, readsAs, withValue } from "./dotenv-text.ts";
+import {
+  type EnvFile,
+  lastLine,
+  MAX_BYTES,
+  readEnv,
+  readsAs,
+  withoutValue,
+  withValue,
+} from "./dotenv-text.ts";
 
 const named = (words: string) => z.string().check(z.minLength(1), z.describe(words));
 
@@ -112,6 +128,12 @@ export const openDotenv = (config: Config, tools: Tools, hooks: Hooks = {}): Sto
       return { secret, revision, createdAt: null, witness: null };
     });
 
+  const swapping = (commit: () => void): Swap => ({
+    ...hooks,
+    commit,
+    backup: (bytes: Uint8Array) => tools.backup(backupName(where), bytes),
+  });
+
   const write = (
     next: Secret,
     expect: Revision | null,
@@ -120,11 +142,7 @@ export const openDotenv = (config: Config, tools: Tools, hooks: Hooks = {}): Sto
   ): Promise<Revision> =>
     bounded(signal, CALL_LIMIT_MS, (_, commit) =>
       inTurn(path, async () => {
-        const swap = {
-          ...hooks,
-          commit,
-          backup: (bytes: Uint8Array) => tools.backup(backupName(where), bytes),
-        };
+        const swap = swapping(commit);
         const loaded = await loadFile(path, MAX_BYTES);
         if (loaded === null) {
           if (!create) throw absent(path);
@@ -145,6 +163,21 @@ export const openDotenv = (config: Config, tools: Tools, hooks: Hooks = {}): Sto
         const { bytes, revision } = await edited(file, next);
         await replaceFile(path, loaded, bytes, swap);
         return revision;
+      }),
+    );
+
+  const remove = (expect: Revision, signal: AbortSignal): Promise<void> =>
+    bounded(signal, CALL_LIMIT_MS, (_, commit) =>
+      inTurn(path, async () => {
+        const loaded = await loadFile(path, MAX_BYTES);
+        const file = loaded === null ? null : understood(loaded.bytes);
+        const now = file === null ? null : await coding.read(file);
+        const bytes = file === null ? null : withoutValue(file);
+        if (loaded === null || file === null || now === null || bytes === null) return;
+        if (now.revision !== expect) throw refused("CONFLICT", `${path} holds another value by now`);
+        if (!readsAs(file, bytes, ""))
+          throw refused("VERIFY_MISMATCH", `${path}: without the value, readers would disagree on the file`);
+        await replaceFile(path, loaded, bytes, swapping(commit));
       }),
     );
 
@@ -178,6 +211,7 @@ export const openDotenv = (config: Config, tools: Tools, hooks: Hooks = {}): Sto
     preflight,
     read,
     write,
+    remove,
   };
 };
 

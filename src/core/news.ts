@@ -58,7 +58,17 @@ const evolveNews = (news: News, e: LedgerEvent, ts: string): News => {
     case "proof":
     case "waived":
       return calm(news);
-    default:
+    case "genesis":
+    case "adopted":
+    case "discarded":
+    case "mode-found":
+    case "claimed":
+    case "renewed":
+    case "intent":
+    case "observed":
+    case "wrong-key-revoked":
+    case "late-effect":
+    case "closing":
       return news;
   }
 };

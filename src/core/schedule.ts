@@ -140,10 +140,9 @@ const localClock = (timezone: string): LocalClock => {
     second: two,
   });
   const clock: LocalClock = (ms) => {
-    const parts = Object.fromEntries(
-      format.formatToParts(ms).map(({ type, value }) => [type, Number(value)]),
-    );
-    const { year = 0, month = 1, day = 1, hour = 0, minute = 0, second = 0 } = parts;
+    // The American order.
+    const numbers = format.format(ms).match(/\d+/g) ?? [];
+    const [month = 1, day = 1, year = 0, hour = 0, minute = 0, second = 0] = numbers.map(Number);
     const whole = Math.floor(ms / 1_000) * 1_000;
     return Date.UTC(year, month - 1, day, hour, minute, second) + (ms - whole);
   };

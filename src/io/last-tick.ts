@@ -14,8 +14,8 @@ export type LastTick = {
 
 export const lastTick = (dir: string): LastTick => ({
   read: async () => {
-    const text = await readFile(join(dir, NAME), "utf8").catch(() => "");
-    const ms = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z\n$/.test(text) ? Date.parse(text) : Number.NaN;
+    const text = (await readFile(join(dir, NAME), "utf8").catch(() => "")).trimEnd();
+    const ms = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/.test(text) ? Date.parse(text) : Number.NaN;
     return Number.isNaN(ms) ? null : ms;
   },
   write: async (ms) => {

@@ -58,6 +58,10 @@ export const openNotifiers = (
     return {
       name: nth === 1 ? base : `${base}#${nth}`,
       wants: (type, about) => wants(config.on, type, about),
+      problem: async () => {
+        const found = await addressOf(config, options);
+        return typeof found === "string" ? found : null;
+      },
       notify: (message, signal) => deliver(config, options, message, signal),
     };
   });
@@ -79,11 +83,9 @@ const deliver = async (
   signal: AbortSignal,
 ): Promise<Sent> => {
   try {
-    const url = typeof config.url === "string" ? config.url : (await options.valueOf(config.url)).trim();
-    const refused = checkHookUrl(url);
-    if (refused !== null) return failed(`its URL cannot be used: ${refused}`);
-    const secret =
-      config.type === "webhook" && config.secret !== undefined ? await options.valueOf(config.secret) : null;
+    const address = await addressOf(config, options);
+    if (typeof address === "string") return failed(address);
+    const { url, secret } = address;
     const body = config.type === "slack" ? slackBody(message) : cloudEvent(message);
     const client = await loadClient(url.startsWith("http:"), options.lookup);
     const type = config.type === "slack" ? "application/json" : "application/cloudevents+json";
@@ -91,8 +93,24 @@ const deliver = async (
       const headers = { "content-type": `${type}; charset=utf-8`, ...signed(message, body, secret, options) };
       return post(client, { url, body, headers, timeouts: { ...TIMEOUTS, ...options.timeouts } }, signal);
     });
+  } catch {
+    return failed("it could not be sent");
+  }
+};
+
+/** @returns in our own words why it has none that can be used */
+const addressOf = async (
+  config: NotifyConfig,
+  { valueOf }: NotifyOptions,
+): Promise<{ readonly url: string; readonly secret: string | null } | string> => {
+  try {
+    const url = typeof config.url === "string" ? config.url : (await valueOf(config.url)).trim();
+    const refused = checkHookUrl(url);
+    if (refused !== null) return `its URL cannot be used: ${refused}`;
+    const secret = config.type === "webhook" ? config.secret : undefined;
+    return { url, secret: secret === undefined ? null : await valueOf(secret) };
   } catch (error) {
-    return failed(error instanceof RotatorError ? error.why : "it could not be sent");
+    return error instanceof RotatorError ? error.why : "its URL or secret cannot be had";
   }
 };
 

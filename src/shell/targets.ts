@@ -2,6 +2,7 @@ import { loadRolloutProvider, loadStoreProvider } from "../../providers/index.ts
 import type { Tools } from "../../providers/kit.ts";
 import { ProviderError, RotatorError } from "../core/errors.ts";
 import type { App } from "../flow/hands.ts";
+import type { Inbox } from "../flow/inbox.ts";
 import type { AppConfig, RolloutConfig, StoreConfig } from "../io/config.ts";
 
 /** Opens every store and rollout of an app. @throws RotatorError CONFIG_INVALID */
@@ -57,7 +58,25 @@ export const openTargets = async (app: AppConfig, tools: Tools): Promise<App> =>
   };
 };
 
-const opening = async <T>(target: StoreConfig | RolloutConfig, open: () => Promise<T>): Promise<T> => {
+/** Opens an app's inboxes. @throws RotatorError CONFIG_INVALID, also for one that is a store of the app */
+export const openInboxes = (app: AppConfig, { stores }: App, tools: Tools): Promise<readonly Inbox[]> =>
+  Promise.all(
+    app.intake.map(async (target) => {
+      const store = await opening({ ...target, name: "the inbox" }, async () =>
+        (await loadStoreProvider(target.type, tools.configDir)).open(target.settings, tools),
+      );
+      const same = stores.find(({ plan }) => plan.where === store.where);
+      if (same !== undefined)
+        throw new RotatorError("CONFIG_INVALID", {
+          why: `${target.position}: the inbox is the same place as the store ${same.plan.name}`,
+        });
+      return { name: store.where, store };
+    }),
+  );
+
+type Opening = Pick<StoreConfig | RolloutConfig, "name" | "position">;
+
+const opening = async <T>(target: Opening, open: () => Promise<T>): Promise<T> => {
   try {
     return await open();
   } catch (error) {

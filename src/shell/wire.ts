@@ -4,18 +4,22 @@ import { join } from "node:path";
 import { rolloutKinds, schemaOf, storeKinds } from "../../providers/index.ts";
 import type { Tools } from "../../providers/kit.ts";
 import { EMPTY, type AppState } from "../core/state.ts";
+import { nextSteps } from "../core/steps.ts";
 import type { App, Hands } from "../flow/hands.ts";
+import type { Inbox } from "../flow/inbox.ts";
 import { openJournal } from "../flow/journal.ts";
 import type { Predecessor } from "../flow/succeed.ts";
+import type { People } from "../flow/tick.ts";
 import { systemClock } from "../io/clock.ts";
-import { type AppConfig, type Config, configHome, findConfig, loadConfig, valueOf } from "../io/config.ts";
-import { defaultIdentity, fileEscrow } from "../io/escrow/file.ts";
+import { type AppConfig, type Config, findConfig, loadConfig, valueOf } from "../io/config.ts";
 import { thisHost } from "../io/host.ts";
 import { imkitPlatform } from "../io/imkit.ts";
-import { filePredecessor, guardedLedger } from "../io/ledger/successor.ts";
+import { type LastTick, lastTick } from "../io/last-tick.ts";
+import type { NotifyOptions } from "../io/notify.ts";
 import type { Globals, Io } from "./io.ts";
 import { teller } from "./print.ts";
-import { openTargets } from "./targets.ts";
+import { appDir, openRooms } from "./rooms.ts";
+import { openInboxes, openTargets } from "./targets.ts";
 
 /** One app of the config with everything that its use cases need. */
 export type Wired = {
@@ -25,6 +29,11 @@ export type Wired = {
   /** Where incident reports go. */
   readonly reportsDir: string;
   readonly hands: () => Promise<Hands>;
+  /** Opened when a tick, or `doctor`, wants them. @throws RotatorError CONFIG_INVALID */
+  readonly inboxes: () => Promise<readonly Inbox[]>;
+  /** Whom to tell; opened when there is something to tell. */
+  readonly people: () => Promise<People>;
+  readonly lastTick: LastTick;
   /** The ledger as what another one may follow. */
   readonly predecessor: () => Predecessor;
   /** An instant as the operator's clock shows it: `14:02`, with the date when it was not today. */
@@ -51,21 +60,15 @@ export const readConfig = async (io: Io, globals: Globals): Promise<Config> =>
 
 export { pickApp } from "../io/config-app.ts";
 
-export const appDir = (config: Config, name: string): string => join(config.stateDir, name);
-export const ledgerDir = (config: Config, name: string): string => join(appDir(config, name), "ledger");
-
 /** Opens one app's targets and hands. Nothing is read or written yet. `ndjson`: under --json each event is a line on stdout. */
 export const wire = async (io: Io, config: Config, app: AppConfig, ndjson = false): Promise<Wired> => {
-  const escrow = fileEscrow({
-    dir: join(appDir(config, app.name), "escrow"),
-    identity: identityOf(io, config),
-  });
+  const rooms = await openRooms(io, config, app.name);
   const tools: Tools = {
     app: app.name,
     configDir: config.dir,
     env: io.env,
     valueOf: (source) => valueOf(source, { dir: config.dir, env: io.env }),
-    backup: (name, bytes) => escrow.encryptBackup(name, bytes),
+    backup: rooms.backup,
   };
   const opened = await openTargets(app, tools);
   const notes: string[] = [];
@@ -75,8 +78,8 @@ export const wire = async (io: Io, config: Config, app: AppConfig, ndjson = fals
     const platform = imkitPlatform({ baseUrl: app.baseUrl, clock: systemClock });
     return {
       app: opened,
-      ledger: guardedLedger(ledgerDir(config, app.name), app.name),
-      escrow,
+      ledger: rooms.ledger(),
+      escrow: rooms.escrow,
       platform: {
         ...platform,
         probe: async (...args) => {
@@ -96,14 +99,31 @@ export const wire = async (io: Io, config: Config, app: AppConfig, ndjson = fals
       },
     };
   });
+  const clock = clockIn(app.timezone);
+  const people = lazily(async (): Promise<People> => {
+    const { remindBeforeMs, revoke, owners } = app;
+    const options: NotifyOptions = {
+      clock: systemClock,
+      valueOf: (source) => valueOf(source, { dir: config.dir, env: io.env }),
+    };
+    const notifiers =
+      config.notify.length === 0
+        ? []
+        : (await import("../io/notify.ts")).openNotifiers(config.notify, options);
+    const steps: People["steps"] = (state, phase) => nextSteps(app.name, state, phase, clock);
+    return { notifiers, owners, remindBeforeMs, escalateAfterMs: revoke.escalateAfterMs, steps };
+  });
   return {
     name: app.name,
     config: app,
     app: opened,
+    inboxes: lazily(() => openInboxes(app, opened, tools)),
+    people,
+    lastTick: lastTick(appDir(config, app.name)),
     reportsDir: join(appDir(config, app.name), "reports"),
     hands,
-    predecessor: () => filePredecessor(ledgerDir(config, app.name)),
-    clock: clockIn(app.timezone),
+    predecessor: rooms.predecessor,
+    clock,
     now: () => systemClock.now(),
     notes: (target) =>
       notes.filter((n) => n.startsWith(`${target}: `)).map((n) => n.slice(target.length + 2)),
@@ -125,12 +145,6 @@ const lazily = <T>(make: () => Promise<T>): (() => Promise<T>) => {
     made ??= make();
     return made;
   };
-};
-
-const identityOf = (io: Io, config: Config) => {
-  const { escrowIdentity } = config;
-  if (escrowIdentity !== null) return () => valueOf(escrowIdentity, { dir: config.dir, env: io.env });
-  return defaultIdentity({ configHome: configHome(io.env), stateDir: config.stateDir });
 };
 
 /** The login name; a number where the user has none (containers). Other text is percent-encoded by the ledger. */

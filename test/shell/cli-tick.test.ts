@@ -3,10 +3,11 @@ import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
 import { madeKey } from "../kit/leak.ts";
 import type { Ran } from "../kit/program.ts";
+import { hookReceiver } from "../kit/receiver.ts";
 import { jsonLines, lastJson, makeWorld, NO_RESTART, type World, type WorldOptions } from "../kit/world.ts";
 
 /** The tests of a file run side by side, each in a world of its own. */
-const worlds: World[] = [];
+const worlds: { readonly close: () => Promise<void> }[] = [];
 afterAll(() => Promise.all(worlds.map((w) => w.close())));
 
 /** More apps beside `demo`, each on a dotenv file of its own. */
@@ -77,6 +78,166 @@ describe.concurrent("rotate --due, the tick", () => {
   });
 });
 
+const withHook = async (app = "") => {
+  const hook = await hookReceiver();
+  worlds.push(hook);
+  return { hook, w: await withApps([], { app, more: hook.config }) };
+};
+const INBOX = "    intake: [{ type: dotenv, path: ./inbox.env, key: NEW_KEY }]";
+
+describe.concurrent("what a tick takes in, and whom it tells", () => {
+  it("a whole rotation without a command of a person: key into the inbox, ticks, revocation, ticks", async () => {
+    const { w, hook } = await withHook(INBOX);
+    const inbox = join(w.dir, "inbox.env");
+    const key = w.sandbox.issue();
+    writeFileSync(inbox, `# lay the new key down here\nNEW_KEY=${key}\n`);
+    const first = await tick(w, "demo", "--due");
+    expect([first.code, w.value()]).toEqual([0, key]);
+    expect(lastJson(first.stdout)).toMatchObject({
+      status: "waiting",
+      inbox: [{ state: "taken", removed: true }],
+      drift: [],
+    });
+    expect(readFileSync(inbox, "utf8")).toBe("# lay the new key down here\nNEW_KEY=\n");
+    w.sandbox.revoke(1);
+    const last = await tick(w, "demo", "--due");
+    expect(last.code).toBe(0);
+    expect(lastJson(last.stdout)).toMatchObject({ status: "done", exitCode: 0 });
+    await tick(w, "demo", "--due");
+    expect(hook.types()).toEqual(["waiting-revoke", "done"]);
+    const told = hook.got[0]?.data;
+    expect(told).toMatchObject({
+      app: "demo",
+      state: "waiting-revoke",
+      head: expect.stringMatching(/^\d+:/),
+    });
+    expect(JSON.stringify(told)).toContain("imkit-rotator confirm-revoked demo");
+    expect(`${hook.bodies.join("")}${w.printed()}`).not.toContain(key);
+  });
+
+  it("two ticks side by side as processes, again and again: one rotation, each notification once", async () => {
+    const { w, hook } = await withHook(INBOX);
+    writeFileSync(join(w.dir, "inbox.env"), `NEW_KEY=${w.sandbox.issue()}\n`);
+    const both = async (): Promise<void> => {
+      const ran = await Promise.all([tick(w, "demo", "--due"), tick(w, "demo", "--due")]);
+      for (const { code, stderr } of ran) expect([0, 6], stderr).toContain(code);
+    };
+    await both();
+    await both();
+    w.sandbox.revoke(1);
+    await both();
+    await both();
+    expect(hook.types()).toEqual(["waiting-revoke", "done"]);
+    expect(new Set(hook.got.map((one) => one.id)).size).toBe(2);
+    expect(w.events().filter((e) => e["type"] === "opened" || e["type"] === "staged").length).toBe(2);
+    expect((await w.run(["audit", "verify", "demo"])).code).toBe(0);
+  });
+
+  it("a bad value stays in the inbox, is told once, and is in no output", async () => {
+    const { w, hook } = await withHook(INBOX);
+    const bad = "eyJhbGciOiJIUzI1NiJ9.eyJhcGlLZXkiOiJ4In0.c2ln";
+    writeFileSync(join(w.dir, "inbox.env"), `NEW_KEY=${bad}\n`);
+    const first = await tick(w, "demo", "--due");
+    expect(first.code).toBe(0);
+    expect(first.stderr).toMatch(/inbox .* is not taken: It is a JWT/);
+    const second = await tick(w, "demo", "--due");
+    expect(second.stderr).not.toContain("is not taken");
+    expect(hook.types()).toEqual(["inbox-rejected"]);
+    expect(`${w.printed()}${hook.bodies.join("")}`).not.toContain(bad);
+    expect(readFileSync(join(w.dir, "inbox.env"), "utf8")).toContain(bad);
+  });
+
+  it("an inbox that is a store of the app is a mistake in the config", async () => {
+    const w = await withApps([], {
+      app: "    intake: [{ type: dotenv, path: ./env.env, key: IMKIT_API_KEY }]",
+    });
+    const ran = await tick(w, "demo", "--due");
+    expect(ran.code).toBe(2);
+    expect(ran.stderr).toContain("the inbox is the same place as the store env");
+  });
+
+  it("drift of an idle app: in the result and told, and the exit is 0", async () => {
+    const { w, hook } = await withHook();
+    await tick(w, "demo", "--due");
+    w.setValue("env", madeKey());
+    for (let i = 0; i < 2; i++) {
+      const ran = await tick(w, "demo", "--due");
+      expect(ran.code).toBe(0);
+      expect(lastJson(ran.stdout)).toMatchObject({
+        status: "nothing",
+        drift: [{ name: "env", state: "drift", fingerprint: expect.stringMatching(/^[0-9a-f]{8}$/) }],
+      });
+    }
+    expect(hook.types()).toEqual(["drift"]);
+  });
+
+  it("a failing rotation is left alone for a minute by ticks, and stays a failure; a person is not held off", async () => {
+    const { w, hook } = await withHook();
+    await stage(w, "demo");
+    w.setValue("env", madeKey());
+    const runs = () => w.events().filter((e) => e["type"] === "run-started").length;
+    expect((await tick(w, "demo", "--due")).code).toBe(4);
+    const before = runs();
+    const again = await tick(w, "demo", "--due");
+    expect([again.code, runs()]).toEqual([4, before]);
+    const result = results(again)[0];
+    expect(result).toMatchObject({ status: "refused", held: "backoff" });
+    expect(result?.["retryAt"]).toMatch(/^\d{4}-/);
+    expect(hook.types()).toEqual(["refused"]);
+    expect((await tick(w, "demo")).code).toBe(4);
+    expect(runs()).toBe(before + 1);
+    expect(hook.types()).toEqual(["refused"]);
+  });
+
+  it("a staged key waits for the schedule; a tick that is lost counts as always", async () => {
+    const w = await withApps([], { app: '    schedule: "0 3 29 2 *"' });
+    expect((await tick(w, "demo", "--due")).code).toBe(0);
+    await stage(w, "demo");
+    const held = await tick(w, "demo", "--due");
+    expect(held.code).toBe(0);
+    expect(lastJson(held.stdout)).toMatchObject({
+      status: "waiting",
+      exitCode: 0,
+      held: "schedule",
+      next: [{ who: "tool", command: "imkit-rotator rotate demo" }],
+    });
+    expect(w.value()).toBe(w.sandbox.firstKey());
+    const file = join(w.dir, "state", "demo", "last-tick");
+    writeFileSync(file, "2023-03-01T00:00:00.000Z\n");
+    await tick(w, "demo", "--due");
+    expect(w.value()).not.toBe(w.sandbox.firstKey());
+    expect(readFileSync(file, "utf8")).toMatch(/^20(2[4-9]|[3-9]\d)-/);
+  });
+
+  it("rotate and confirm-revoked by hand tell how it ended too; a receiver that fails stops nothing", async () => {
+    const { w, hook } = await withHook();
+    hook.status = 404;
+    await stage(w, "demo");
+    const waits = await w.run(["rotate", "demo", "--json"]);
+    expect(waits.code).toBe(3);
+    w.sandbox.revoke(1);
+    const done = await w.run(["confirm-revoked", "demo", "--json"]);
+    expect(done.code).toBe(0);
+    expect(done.stderr).toMatch(/webhook:127.0.0.1:\d+ could not be told \(done\): HTTP 404/);
+    expect(w.events().at(-1)).toMatchObject({ type: "notified", ok: false });
+    hook.status = 200;
+    await stage(w, "demo");
+    await w.run(["rotate", "demo", "--emergency", "--json"]);
+    expect(hook.types()).toEqual(["emergency"]);
+  });
+
+  it("doctor looks at inboxes and receivers, and sends nothing", async () => {
+    const { w, hook } = await withHook(INBOX);
+    const ran = await w.run(["doctor", "demo", "--json"]);
+    const { checks } = lastJson(ran.stdout) as { checks: Record<string, unknown>[] };
+    expect(checks.filter((c) => ["notify", "intake"].includes(String(c["id"])))).toMatchObject([
+      { id: "notify", status: "ok" },
+      { id: "intake", app: "demo", status: "ok" },
+    ]);
+    expect(hook.bodies).toEqual([]);
+  });
+});
+
 describe.concurrent("rotate --all", () => {
   it("one result line per app in config order, then the summary; 0 when all is well", async () => {
     const w = await withApps(["alpha", "beta"]);
@@ -132,6 +293,25 @@ describe.concurrent("rotate --all", () => {
     rmSync(join(w.dir, "one.env"));
     const one = await tick(w, "--all");
     expect(one.code).toBe(1);
+  });
+
+  it("apps work side by side, and each speaks in its turn", async () => {
+    const names = ["a1", "a2", "a3", "a4", "a5"];
+    const w = await withApps(names);
+    for (const app of names) await stage(w, app);
+    const ran = await w.run(["rotate", "--all", "--due"]);
+    expect(ran.code).toBe(0);
+    const speakers = ran.stdout
+      .split("\n")
+      .flatMap((line) => /^(?:Waiting for you: (a\d)|Nothing to do for (demo))/.exec(line) ?? []);
+    expect(speakers.filter((one) => one !== undefined && !one.includes(" "))).toEqual(["demo", ...names]);
+    for (const app of names) expect(w.value(app)).not.toBe(w.sandbox.firstKey());
+    // What one app says stands together: between two heads of its ledger nobody else speaks.
+    const opened = ran.stderr.split("\n").filter((line) => /Rotation r-|Ledger head/.test(line));
+    expect(opened.map((line) => (line.includes("Rotation") ? "opened" : "head"))).toEqual([
+      "head",
+      ...names.flatMap(() => ["opened", "head"]),
+    ]);
   });
 
   it("--dry-run is one plan line per app, and writes nothing", async () => {

@@ -8,6 +8,7 @@ import { headText, nextJson, paint, printLines, printNext, printWords } from "..
 import { linesOf, pauseSteps, stepsOf } from "../steps.ts";
 import type { Wired } from "../wire.ts";
 import { waitOf } from "./rotate.ts";
+import { notifyPeople } from "./tell.ts";
 import { leakLines, reportLeak } from "./leak-words.ts";
 import { oldKeysWords } from "./rotate-result.ts";
 import { readKey } from "../key.ts";
@@ -32,6 +33,7 @@ export const confirmCommand = async (io: Io, wired: Wired, flags: ConfirmFlags):
   try {
     const waive = flags.waive ? (flags.reason ?? "") : null;
     const confirmed = await confirmRevoked(await wired.hands(), { waitMs, waive, key });
+    await notifyPeople(wired);
     if (io.signal.aborted && exitOfConfirmed(confirmed) !== 0) {
       throw new RotatorError("INTERRUPTED", { state: whereKeysAre(confirmed.state) });
     }

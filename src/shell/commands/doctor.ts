@@ -1,4 +1,5 @@
 import { type Finding, doctor } from "../../flow/doctor.ts";
+import { inboxFindings } from "../../flow/doctor-inbox.ts";
 import type { Config } from "../../io/config.ts";
 import type { Io } from "../io.ts";
 import { paint } from "../print.ts";
@@ -16,7 +17,7 @@ export const doctorCommand = async (io: Io, apps: readonly Wired[], config: Conf
       message: `${config.path} is sound.`,
       fix: null,
     },
-    ...unused(apps, config),
+    ...(await around(apps, config)),
     ...found,
   ];
   const ok = !checks.some((c) => c.status === "fail");
@@ -39,24 +40,25 @@ export const doctorCommand = async (io: Io, apps: readonly Wired[], config: Conf
   return ok ? 0 : 5;
 };
 
-/** Parts of the config that this version checks and does not act on: nobody should rely on them unawares. */
-const unused = (apps: readonly Wired[], config: Config): readonly Finding[] => {
-  const warn = (id: string, app: string, message: string): Finding => ({
-    id,
-    app,
-    target: null,
-    status: "warn",
-    message,
-    fix: null,
-  });
-  return [
-    ...(config.notify.length > 0
-      ? [warn("config.notify", "", "notify is not available in this version: nobody is notified.")]
-      : []),
-    ...apps
-      .filter((wired) => wired.config.intake.length > 0)
-      .map(({ name }) =>
-        warn("config.intake", name, "intake is not available in this version: keys come in by stage alone."),
-      ),
-  ];
+/** Inboxes, and whether every receiver's address and secret can be had. Nothing is sent. */
+const around = async (apps: readonly Wired[], config: Config): Promise<readonly Finding[]> => {
+  const inboxes = await Promise.all(
+    apps.map(async (wired) => inboxFindings(await wired.hands(), await wired.inboxes())),
+  );
+  const notifiers = (await apps[0]?.people())?.notifiers ?? [];
+  const receivers = await Promise.all(
+    config.notify.map(async (_, nth): Promise<Finding> => {
+      const name = notifiers[nth]?.name ?? "";
+      const why = (await notifiers[nth]?.problem()) ?? null;
+      return {
+        id: "notify",
+        app: "",
+        target: name,
+        status: why === null ? "ok" : "fail",
+        message: why === null ? `${name} can be told.` : `${name} cannot be told: ${why}`,
+        fix: null,
+      };
+    }),
+  );
+  return [...receivers, ...inboxes.flat()];
 };

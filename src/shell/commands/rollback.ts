@@ -29,19 +29,18 @@ const rollbackOne = async (io: Io, wired: Wired, flags: RollbackFlags): Promise<
     if (!isOpen(s)) return printNothing(io, wired, s, journal.head());
     const back = s.current === null ? "the key before" : `the key ${showFp(s.current)}`;
     const isNew = s.rotation?.rolledBack === false;
-    if (
-      isNew &&
-      io.interactive &&
-      !flags.yes &&
-      !(await askYes(`Write ${back} to every store again?`, io.signal))
-    )
+    const isUntouched = s.rotation?.newFp === null && s.rotation.wroteAt === 0;
+    const question = isUntouched
+      ? "Take the alarm back? Nothing was written yet."
+      : `Write ${back} to every store again?`;
+    if (isNew && io.interactive && !flags.yes && !(await askYes(question, io.signal)))
       throw new RotatorError("INTERRUPTED", { what: "Stopped before anything was written." });
     const rotated = await follow(io, wired, flags, async (options) => {
       const done = await rollback(hands, { ...options, acceptLeaked: flags.acceptLeaked === true });
       if (done === null) throw new RotatorError("INTERNAL", { why: "the rotation ended meanwhile" });
       return done;
     });
-    return await printRotated(io, wired, rotated, false);
+    return await printRotated(io, wired, rotated, null);
   } catch (error) {
     return printRefusal(io, wired, asRotatorError(error));
   }

@@ -12,7 +12,13 @@ import { type Outcome, printRefusal } from "./rotate-result.ts";
 /** Of several apps' exits the first present of these is the exit of all. */
 const WORST_FIRST = [5, 1, 4, 2, 6, 3, 0];
 
-/** Every app after the other: one result line each, then a summary line. What stops one app does not stop the next. */
+/** Apps at work side by side: each waits for the network most of its time. */
+const MOST_AT_ONCE = 4;
+
+/**
+ * Every app, some side by side: one result line each, in the order of the config, then a summary line. What stops one app does not stop
+ * the next.
+ */
 export const rotateAllCommand = async (
   io: Io,
   globals: Globals,
@@ -33,13 +39,7 @@ export const rotateAllCommand = async (
   if (single !== null)
     throw new RotatorError("USAGE", { what: `--all does not go with ${single}: that is for one app.` });
   const config = await readConfig(io, globals);
-  const ends: (Outcome & { readonly app: string })[] = [];
-  for (const each of config.apps.values()) {
-    if (io.signal.aborted) break;
-    const end = await oneApp(io, config, each, flags);
-    if (end.error !== null) printWords(io, end.error);
-    ends.push({ app: each.name, ...end });
-  }
+  const ends = await everyApp(io, config, flags);
   const worst = WORST_FIRST.map((exit) => ends.find((end) => end.exit === exit)).find(
     (end) => end !== undefined,
   );
@@ -52,6 +52,68 @@ export const rotateAllCommand = async (
     io.say(ends.map(({ app: name, status }) => `${name} ${status}`).join(", "));
   }
   return exitCode;
+};
+
+type AppEnd = Outcome & { readonly app: string };
+
+const everyApp = async (io: Io, config: Config, flags: RotateFlags): Promise<readonly AppEnd[]> => {
+  const apps = [...config.apps.values()];
+  const voices = inOrder(io, apps.length);
+  const ends: (AppEnd | undefined)[] = [];
+  let next = 0;
+  const worker = async (): Promise<void> => {
+    while (next < apps.length && !io.signal.aborted) {
+      const nth = next++;
+      const [app, voice] = [apps[nth], voices[nth]];
+      if (app === undefined || voice === undefined) return;
+      const end = await oneApp(voice.io, config, app, flags);
+      if (end.error !== null) printWords(voice.io, end.error);
+      ends[nth] = { app: app.name, ...end };
+      voice.end();
+    }
+  };
+  // A person can answer one question at a time.
+  const workers = io.interactive && !flags.due ? 1 : Math.min(MOST_AT_ONCE, apps.length);
+  await Promise.all(Array.from({ length: workers }, worker));
+  return ends.filter((end) => end !== undefined);
+};
+
+type Voice = { readonly io: Io; readonly end: () => void };
+
+/** One voice an app. The first that is not over speaks at once; what the others say is kept until it is their turn. */
+const inOrder = (io: Io, count: number): readonly Voice[] => {
+  const kept: (() => void)[][] = Array.from({ length: count }, () => []);
+  const over = new Set<number>();
+  let turn = 0;
+  const flush = (): void => {
+    for (; turn < count; turn++) {
+      for (const say of kept[turn]?.splice(0) ?? []) say();
+      if (!over.has(turn)) return;
+    }
+  };
+  return kept.map((lines, nth) => {
+    const later =
+      <T>(write: (line: T) => void) =>
+      (line: T): void => {
+        if (nth === turn) write(line);
+        else lines.push(() => write(line));
+      };
+    const { out, raw, say, warn, detail } = io;
+    return {
+      io: {
+        ...io,
+        out: later(out),
+        raw: later(raw),
+        say: later(say),
+        warn: later(warn),
+        detail: later(detail),
+      },
+      end: () => {
+        over.add(nth);
+        flush();
+      },
+    };
+  });
 };
 
 const oneApp = async (io: Io, config: Config, app: AppConfig, flags: RotateFlags): Promise<Outcome> => {

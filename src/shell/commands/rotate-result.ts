@@ -38,34 +38,46 @@ export const isDue = (wired: Wired, s: AppState): boolean => {
   return due !== null && Date.parse(due) <= wired.now();
 };
 
+/** What a tick's result line has beside that of any rotation. */
+export type TickEnd = {
+  readonly more: Readonly<Record<string, unknown>>;
+  /** A staged key waits for its time: nothing failed. */
+  readonly isHeld?: boolean;
+  /** Goes before the steps that follow from the state. */
+  readonly first?: readonly NextStep[];
+};
+
 type End = {
   readonly status: RotateStatus;
   readonly exit: number;
   readonly next: readonly NextStep[];
   /** Path of the incident report. */
   readonly report?: string | null;
+  /** Of a tick. */
+  readonly more?: TickEnd["more"];
 };
 
-/** Prints how a rotation ended: the result line under --json, else words. */
+/** Prints how a rotation, or a tick, ended: the result line under --json, else words. */
 export const printRotated = async (
   io: Io,
   wired: Wired,
   rotated: Rotated,
-  tick: boolean,
+  tick: TickEnd | null,
 ): Promise<Outcome> => {
   const { state, phase, worked, head } = rotated;
   const { status, exit, next } = endOf(wired, rotated, tick);
   const report = await reportLeak(io, wired, rotated);
+  const more = tick?.more ?? {};
   const lines = leakLines(state, wired);
   if (io.signal.aborted && !["done", "nothing"].includes(status)) {
     const stopped = exitOfSignal(io);
-    const end = { status, exit: stopped, next, report };
+    const end = { status, exit: stopped, next, report, more };
     if (io.json) io.out(resultLine(io, wired.name, state, end, worked, head));
     printWords(io, new RotatorError("INTERRUPTED", { state: [whereKeysAre(state), ...lines].join("\n") }));
     return { exit: stopped, status, error: null };
   }
   const error = exit === 0 || exit === 3 ? null : failureWords(wired, rotated);
-  if (io.json) io.out(resultLine(io, wired.name, state, { status, exit, next, report }, worked, head));
+  if (io.json) io.out(resultLine(io, wired.name, state, { status, exit, next, report, more }, worked, head));
   else if (error === null) {
     const fp = state.current === null ? "no key" : showFp(state.current);
     if (status === "done") io.out(`Done: ${wired.name} runs on ${fp}; ${oldKeysWords(state)}.`);
@@ -105,16 +117,21 @@ export const oldKeysWords = (s: AppState): string => {
 const wordOf = (phase: Phase): string =>
   phase === "idle" ? "due" : phase === "blackout" ? "in blackout: no key works" : phase;
 
-const endOf = (wired: Wired, { state, phase, worked }: Rotated, tick: boolean): End => {
+const endOf = (wired: Wired, { state, phase, worked }: Rotated, tick: TickEnd | null): End => {
   const ended = worked !== null && state.rotation?.id === worked ? state.rotation.ended : null;
   if (ended === "done") return { status: "done", exit: 0, next: [] };
   if (phase === "idle" || phase === "new") {
     if (!isDue(wired, state)) return { status: "nothing", exit: 0, next: [] };
-    return { status: "waiting", exit: tick ? 0 : 3, next: stepsOf(wired, state, "waiting-key") };
+    return {
+      status: "waiting",
+      exit: tick === null ? 3 : 0,
+      next: stepsOf(wired, state, "waiting-key"),
+    };
   }
-  const next = stepsOf(wired, state, phase);
+  const next = [...(tick?.first ?? []), ...stepsOf(wired, state, phase)];
+  if (tick?.isHeld) return { status: "waiting", exit: 0, next: tick.first ?? [] };
   const exit = exitOf(state, phase);
-  return { status: statusOf(exit), exit: exit === 3 && tick ? 0 : exit, next };
+  return { status: statusOf(exit), exit: exit === 3 && tick !== null ? 0 : exit, next };
 };
 
 const failureWords = (wired: Wired, { state, phase }: Rotated): RotatorError => {
@@ -164,7 +181,7 @@ const resultLine = (
   io: Io,
   app: string,
   s: AppState,
-  { status, exit, next, report = null }: End,
+  { status, exit, next, report = null, more = {} }: End,
   rotation: string | null,
   head: { readonly seq: number; readonly h: string } | null,
 ): string => {
@@ -191,6 +208,7 @@ const resultLine = (
     stores: r === null ? [] : storeLines(s),
     workloads: r === null ? [] : workloadLines(s),
     report,
+    ...more,
     head: headText(head),
     next: nextJson(io, next),
   });
@@ -201,6 +219,7 @@ export const printRefusal = async (
   io: Io,
   wired: Pick<Wired, "name" | "lastState">,
   error: RotatorError,
+  { more }: TickEnd = { more: {} },
 ): Promise<Outcome> => {
   const exit = error.code === "INTERRUPTED" ? exitOfSignal(io) : error.exit;
   const status = error.code === "INTERRUPTED" ? "waiting" : statusOf(exit);
@@ -216,7 +235,7 @@ export const printRefusal = async (
     return { who: "you", text: command === null ? line : error.what, command };
   });
   const id = isOpened ? (last.state.rotation?.id ?? null) : null;
-  if (io.json) io.out(resultLine(io, wired.name, last.state, { status, exit, next }, id, last.head));
+  if (io.json) io.out(resultLine(io, wired.name, last.state, { status, exit, next, more }, id, last.head));
   if (error.code !== "INTERRUPTED") return { exit, status, error: told };
   printWords(io, told);
   return { exit, status, error: null };

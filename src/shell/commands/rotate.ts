@@ -1,5 +1,6 @@
 import { RotatorError } from "../../core/errors.ts";
 import { parseDuration, parseInstant } from "../../core/policy.ts";
+import type { Phase } from "../../core/outcome.ts";
 import { isOpen } from "../../core/state.ts";
 import type { Alarm } from "../../flow/emergency.ts";
 import { openJournal } from "../../flow/journal.ts";
@@ -14,6 +15,7 @@ import { isDue, type Outcome, printRefusal, printRotated } from "./rotate-result
 import { dryRun } from "./rotate-plan.ts";
 import { type Talk, waitingTalk } from "./rotate-talk.ts";
 import { readKey } from "../key.ts";
+import { notifyPeople } from "./tell.ts";
 
 export type RotateFlags = {
   readonly dryRun?: boolean;
@@ -87,9 +89,14 @@ export const rotateCommand = async (io: Io, wired: Wired, flags: RotateFlags): P
 /** One app's rotation with its result line. Never rejects: what was thrown is in the outcome. */
 export const rotateOne = async (io: Io, wired: Wired, flags: RotateFlags): Promise<Outcome> => {
   try {
-    return await printRotated(io, wired, await work(io, wired, flags), flags.due === true);
-  } catch (error) {
-    return printRefusal(io, wired, asRotatorError(error));
+    if (flags.due) return await (await import("./tick.ts")).tickOne(io, wired, flags);
+    const rotated = await work(io, wired, flags);
+    await notifyPeople(wired);
+    return await printRotated(io, wired, rotated, null);
+  } catch (thrown) {
+    const error = asRotatorError(thrown);
+    if (!flags.due) await notifyPeople(wired, { error });
+    return printRefusal(io, wired, error);
   }
 };
 
@@ -117,6 +124,14 @@ export const follow = async (
     (asks && flags.wait === undefined ? Number.POSITIVE_INFINITY : waitOf(flags.wait));
   const left = (): number => Math.max(0, until - hands.clock.monotonic());
   const talk = waitingTalk(io, wired, asks);
+  // Beside the work: a receiver that does not answer holds nothing up.
+  let telling = Promise.resolve();
+  let told: Phase | null = null;
+  const waiting: RotateOptions["waiting"] = (phase, state) => {
+    if (phase !== told) telling = telling.then(() => notifyPeople(wired, { waits: !asks }));
+    told = phase;
+    return talk.waiting(phase, state);
+  };
   const options = (again: boolean): RotateOptions => ({
     reason: flags.reason ?? null,
     ticket: flags.ticket ?? null,
@@ -125,7 +140,7 @@ export const follow = async (
     acceptApp: flags.acceptApp ?? null,
     confirm: false,
     waitMs: left(),
-    waiting: talk.waiting,
+    waiting,
   });
   try {
     let rotated = await start(options(false));
@@ -134,7 +149,7 @@ export const follow = async (
     }
     return rotated;
   } finally {
-    await talk.close();
+    await Promise.all([talk.close(), telling]);
   }
 };
 

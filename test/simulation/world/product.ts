@@ -12,6 +12,7 @@ import type * as keys from "../../../src/flow/keys.ts";
 import type * as rollback from "../../../src/flow/rollback.ts";
 import type * as rotate from "../../../src/flow/rotate.ts";
 import type * as stage from "../../../src/flow/stage.ts";
+import type * as tick from "../../../src/flow/tick.ts";
 
 /** The modules of the product that a world runs: the real ones, or a copy of them with a bug planted. */
 export type Product = Pick<typeof chain, "follow"> &
@@ -26,7 +27,8 @@ export type Product = Pick<typeof chain, "follow"> &
   Pick<typeof keys, "openKeys"> &
   Pick<typeof rollback, "rollback"> &
   Pick<typeof rotate, "rotate"> &
-  Pick<typeof stage, "stage" | "discard"> & {
+  Pick<typeof stage, "stage" | "discard"> &
+  Pick<typeof tick, "tick" | "tellOfRun"> & {
     /** What its own signals are made of. */
     readonly AbortController: typeof AbortController;
   };
@@ -45,6 +47,7 @@ const FILES = [
   "flow/rollback",
   "flow/rotate",
   "flow/stage",
+  "flow/tick",
 ];
 
 /** @param src folder that holds core/ and flow/ */
