@@ -21,7 +21,9 @@ export type Keys = {
 
 export const openKeys = (hands: Hands, journal: Journal): Keys => {
   const known = new Map<Fp, Secret>();
-  const kept = new Set<Fp>();
+  /** Since which end of a rotation: that one took out of escrow what nobody needed any more, whoever made it. */
+  const kept = new Map<Fp, string | null>();
+  const ended = (): string | null => journal.state().lastEnded?.rotation ?? null;
 
   const fromStores = async (fp: Fp): Promise<Secret | null> => {
     const salt = journal.state().salt ?? "";
@@ -44,7 +46,7 @@ export const openKeys = (hands: Hands, journal: Journal): Keys => {
     if (cached) return cached;
     try {
       const escrowed = await hands.escrow.get(fp);
-      if (escrowed) kept.add(fp);
+      if (escrowed) kept.set(fp, ended());
       const key = escrowed ?? (await fromStores(fp));
       if (key) known.set(fp, key);
       return key;
@@ -66,9 +68,10 @@ export const openKeys = (hands: Hands, journal: Journal): Keys => {
       }),
     keep: async (fp, key) => {
       known.set(fp, key);
-      if (kept.has(fp)) return false;
+      const since = ended();
+      if (kept.has(fp) && kept.get(fp) === since) return false;
       if (!(await holds(fp))) await hands.escrow.put(fp, key);
-      kept.add(fp);
+      kept.set(fp, since);
       return true;
     },
     drop: async (fp) => {

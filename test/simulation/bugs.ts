@@ -342,11 +342,13 @@ export const BUGS: readonly Bug[] = [
     `r.newFp === dropped`,
   ),
   rare(bug("a discard forgets a leak", "flow/stage.ts", `k.discarded && !s.leaked.has(fp)`, `k.discarded`)),
-  bug(
-    "the key in use is discarded after a rollback",
-    "flow/stage.ts",
-    `(r.intents.size > 0 || r.rolledBack)`,
-    `r.intents.size > 0`,
+  rare(
+    bug(
+      "the key in use is discarded after a rollback",
+      "flow/stage.ts",
+      `(r.intents.size > 0 || r.rolledBack)`,
+      `r.intents.size > 0`,
+    ),
   ),
   bug("back to a dead key", "flow/rollback.ts", `if (verdict === "accepted") {`, `if (verdict.length > 0) {`),
   bug(
@@ -367,13 +369,15 @@ export const BUGS: readonly Bug[] = [
     `const old = leave(s.old, e.to);`,
     `const old = s.old;`,
   ),
-  bug(
-    "a rollback is still told that the wrong key was revoked",
-    "core/rotation.ts",
-    `wrongKey: false,
+  rare(
+    bug(
+      "a rollback is still told that the wrong key was revoked",
+      "core/rotation.ts",
+      `wrongKey: false,
   newRejected: false,
   waitingFor: null,`,
-    `waitingFor: null,`,
+      `waitingFor: null,`,
+    ),
   ),
   bug(
     "workloads need no restart for another new key",
@@ -410,11 +414,13 @@ export const BUGS: readonly Bug[] = [
     `if (s.preflight?.ok === false && s.preflight.run === run.number) return [];`,
     ``,
   ),
-  bug(
-    "in an emergency a workload is restarted that may not be",
-    "core/next.ts",
-    `if (w.preflight?.ok === false && w.preflight.run === run.number) return [];`,
-    ``,
+  rare(
+    bug(
+      "in an emergency a workload is restarted that may not be",
+      "core/next.ts",
+      `if (w.preflight?.ok === false && w.preflight.run === run.number) return [];`,
+      ``,
+    ),
   ),
   bug(
     "a stranger's key that works is overwritten",
@@ -443,17 +449,21 @@ export const BUGS: readonly Bug[] = [
       `verdict: "accepted",`,
     ),
   ),
-  bug(
-    "a key is proved dead before it was alive",
-    "flow/probing.ts",
-    `const RIPE_MS = 30_000;`,
-    `const RIPE_MS = 0;`,
+  rare(
+    bug(
+      "a key is proved dead before it was alive",
+      "flow/probing.ts",
+      `const RIPE_MS = 30_000;`,
+      `const RIPE_MS = 0;`,
+    ),
   ),
-  bug(
-    "a key that is too young counts as revoked",
-    "flow/verify.ts",
-    `if (r.wrongKey || isYoung || !isDead(first))`,
-    `if (r.wrongKey || !isDead(first))`,
+  rare(
+    bug(
+      "a key that is too young counts as revoked",
+      "flow/verify.ts",
+      `if (r.wrongKey || isYoung || !isDead(first))`,
+      `if (r.wrongKey || !isDead(first))`,
+    ),
   ),
   rare(bug("what a dropped target left open stays open", "flow/close.ts", `...givenUp(r),`, ``)),
   rare(

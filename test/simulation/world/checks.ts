@@ -81,6 +81,7 @@ export const checksOf = (around: Around): Checks => {
   const texts = new Map<string, string>();
   let workedAt = 0;
   let provedAt = 0;
+  let grewAt = 0;
 
   const state = (): AppState => around.ledger().state();
   const fpOf = (text: string): string => {
@@ -218,6 +219,9 @@ export const checksOf = (around: Around): Checks => {
     const r = s.rotation;
     const isAtWork = r?.ended === null && r.emergency !== null && r.verified?.run === r.run && r.verified.ok;
     if (!isAtWork || proc.signal.aborted || r.newRejected || r.wrongKey) return;
+    const isIdle = sound.phaseOf(s) === "rotating" && r.waitingFor !== "soak" && s.claim === null;
+    const isUnsure = [...r.stores.values(), ...r.rollouts.values()].some((t) => t.open !== null);
+    if (isIdle && !isUnsure) violated(`${proc.name} stops in the middle of an emergency`);
     if (s.claim !== null || (r.sameApp === "different" && !r.acceptedApp)) return;
     for (const t of r.stores.values()) {
       const mayGo = t.preflight?.run === r.run && t.preflight.ok && t.write && t.open === null;
@@ -443,6 +447,7 @@ export const checksOf = (around: Around): Checks => {
     const last = entry.events.at(-1);
     if (before.leaked.size > 0 && last !== undefined) leakStays(proc, last, before);
     lastEntryAt.set(proc.claim.inst, time.now());
+    grewAt = time.now();
   };
 
   /** Nothing is done in the world before its durable intent, by a process that still is the holder as far as it can know. */
@@ -554,7 +559,9 @@ export const checksOf = (around: Around): Checks => {
     saysRevoke: (proc) => {
       // Who was stopped in his last word says what was true before.
       const wasStopped = proc.pausedUntil() > 0 && time.now() - proc.pausedUntil() < 1_000;
-      if (!wasStopped) isEverywhere(proc, "says that it is safe to revoke");
+      const isNews = proc.memory.shown < around.ledger().lines.length && time.now() - grewAt < 50;
+      if (!wasStopped && !isNews && !proc.signal.aborted)
+        isEverywhere(proc, "says that it is safe to revoke");
     },
     acceptsLeaked: (inst) => void fearless.add(inst),
     taken: (fp) => void taken.add(fp),

@@ -1,3 +1,4 @@
+import type { Entry } from "../../../src/core/events.ts";
 import type { Alarm } from "../../../src/flow/emergency.ts";
 import type { RotateOptions } from "../../../src/flow/rotate.ts";
 import type { IssuedKey } from "./imkit.ts";
@@ -12,27 +13,28 @@ const PLAIN: Omit<RotateOptions, "waitMs"> = {
   confirm: false,
 };
 
-/** What a person says who heard of a leak. He may be wrong about the key. */
-const alarmOf = (world: World, isPending: boolean): Alarm => {
+/** Which key a person takes for the leaked one: he may be wrong. */
+export type Guess = "any" | "pending" | "stale";
+
+const guess = (world: World, which: Guess): string | null => {
   const { chance } = world;
   const s = world.state();
   const pending = s.rotation?.ended === null ? s.rotation.newFp : (s.staged?.fp ?? null);
-  const way = isPending ? 0.6 : chance.next();
-  const any = [...s.known];
-  const leaked =
-    way < 0.5
-      ? null
-      : way < 0.75 && pending !== null
-        ? pending
-        : way < 0.9 && any.length > 0
-          ? chance.pick(any)
-          : null;
-  return {
-    leaked,
-    since: chance.chance(0.3) ? "2026-03-01T08:00:00.000Z" : null,
-    order: chance.pick(["revoke-first", "replace-first"]),
-  };
+  const [discarded] = [...s.old].find(([, key]) => key.discarded) ?? [null];
+  if (which === "pending") return pending;
+  if (which === "stale") return chance.pick([...s.stale, null]);
+  const way = chance.next();
+  if (way < 0.45) return null;
+  if (way < 0.65) return pending;
+  if (way < 0.75) return discarded;
+  return chance.pick([...s.known, null]);
 };
+
+const alarmOf = (world: World, which: Guess): Alarm => ({
+  leaked: guess(world, which),
+  since: world.chance.chance(0.3) ? "2026-03-01T08:00:00.000Z" : null,
+  order: world.chance.pick(["revoke-first", "replace-first"]),
+});
 
 type Says = { readonly phase: string };
 
@@ -51,9 +53,9 @@ export const callLeak = async (
   world: World,
   name: string,
   waitMs: number,
-  isPending = false,
+  which: Guess = "any",
 ): Promise<string> => {
-  const alarm = alarmOf(world, isPending);
+  const alarm = alarmOf(world, which);
   world.trace(() => `${name} calls ${alarm.leaked?.slice(0, 8) ?? "the key in use"} leaked, ${alarm.order}`);
   const ended = await world.command(name, (hands) =>
     world.product.rotate(hands, { ...PLAIN, waitMs, alarm }),
@@ -97,16 +99,16 @@ export const wrongTurns = (world: World, isOver: () => boolean): void => {
   if (scenario.calm || (scenario.turns === 0 && !scenario.leak)) return;
   let left = chance.int(1, 4);
   let isCalled = !scenario.leak;
-  const call = (): void => {
+  const call = (which: Guess = "any"): void => {
     isCalled = true;
-    void callLeak(world, "alarm", chance.pick([0, 0, 0, 20_000, 60_000]));
+    void callLeak(world, "alarm", chance.pick([0, 0, 0, 20_000, 60_000]), which);
   };
 
   const turns: readonly (() => void)[] = [
-    call,
+    () => call(),
     () => void goBack(world, "back", chance.chance(0.5)),
     () => void goBack(world, "back", true),
-    () => void world.command("discard", (hands) => product.discard(hands, chance.chance(0.3))),
+    () => void world.command("discard", (hands) => product.discard(hands, chance.chance(0.5))),
     () => revokeAll(world, "the wrong one", keysOf(world, [world.state().rotation?.newFp])),
     () => revokeAll(world, "an old one", keysOf(world, [chance.pick([...world.state().old.keys(), null])])),
     () => revokeAll(world, "both", keysOf(world, [world.state().rotation?.newFp, world.state().current])),
@@ -159,13 +161,21 @@ export const wrongTurns = (world: World, isOver: () => boolean): void => {
     },
   ];
 
-  world.onEntry(() => {
+  /** The worst moments for it to be called out. */
+  const moment = ({ events }: Entry): Guess | null => {
+    if (events.some((e) => e.type === "closing")) return "pending";
+    const isWrite = events.some((e) => e.type === "intent" && e.action === "write");
+    return isWrite && world.state().stale.size > 0 ? "stale" : null;
+  };
+
+  world.onEntry((_, entry) => {
     if (isOver() || world.isCalm() || left === 0) return;
     const soon = chance.int(0, chance.pick([30, 300, 5_000]));
-    if (!isCalled && chance.chance(0.06)) {
+    const worst = isCalled ? null : moment(entry);
+    if (!isCalled && chance.chance(worst === null ? 0.05 : 0.3)) {
       left--;
       isCalled = true;
-      time.after(soon, call);
+      time.after(worst === null ? soon : chance.int(0, 400), () => call(worst ?? "any"));
     } else if (chance.chance(scenario.turns)) {
       left--;
       const turn = chance.pick(scenario.leak ? turns : turns.slice(1));

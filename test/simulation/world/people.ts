@@ -111,7 +111,7 @@ export const operator = async (world: World): Promise<End> => {
     }
     if (!isStaged) await stage(peaceRounds > 5);
     if (!world.isCalm() && scenario.leak && chance.chance(0.1))
-      last = `alarm ${await callLeak(world, "rotate", 0, chance.chance(0.7))}`;
+      last = `alarm ${await callLeak(world, "rotate", 0, chance.chance(0.7) ? "pending" : "any")}`;
     if (!world.isCalm() && chance.chance(scenario.changesMind)) {
       const forget = chance.chance(0.3);
       const ended = await world.command("discard", (hands) => product.discard(hands, forget));
