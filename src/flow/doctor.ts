@@ -1,3 +1,4 @@
+import { brokenLedger } from "../core/contradiction.ts";
 import { RotatorError } from "../core/errors.ts";
 import { isOpen, wanted } from "../core/state.ts";
 import { controlRejects } from "../core/verdict.ts";
@@ -7,6 +8,7 @@ import { escrowChecks } from "./doctor-escrow.ts";
 import type { Hands } from "./hands.ts";
 import { type Journal, openJournal } from "./journal.ts";
 import { openKeys } from "./keys.ts";
+import { lostLedger } from "./open.ts";
 import { asProviderError } from "./pass.ts";
 import { probeKey } from "./probing.ts";
 import { isOurs, witnessProblem } from "./push.ts";
@@ -121,6 +123,8 @@ const ledgerAndKeys = async (hands: Hands): Promise<readonly Finding[]> => {
   try {
     const journal = await openJournal(hands);
     const s = journal.state();
+    if (s.salt === null && (await hands.escrow.list()).length > 0)
+      throw brokenLedger(hands.app.name, lostLedger(hands));
     const ledger =
       s.salt === null
         ? finding(hands, "ledger", "ok", `No ledger yet in ${hands.ledger.where}; stage or rotate begins it.`)
@@ -133,12 +137,23 @@ const ledgerAndKeys = async (hands: Hands): Promise<readonly Finding[]> => {
     const escrow = (await escrowChecks(hands, journal)).map((c) =>
       finding(hands, c.id, c.status, c.message, c.fix),
     );
-    return [ledger, ...escrow, ...(await imkit(hands, journal))];
+    return [ledger, ...(await roomChecks(hands)), ...escrow, ...(await imkit(hands, journal))];
   } catch (error) {
     if (!(error instanceof RotatorError)) throw error;
     const fix = error.do.find((line) => line.endsWith("--new-ledger")) ?? error.do[0];
-    return [finding(hands, "ledger", "fail", `${error.what} ${error.why}`.trim(), fix)];
+    const ledger = finding(hands, "ledger", "fail", `${error.what} ${error.why}`.trim(), fix);
+    return [ledger, ...(await roomChecks(hands))];
   }
+};
+
+/** Rights to the places of ledger and escrow, where those are no files. */
+const roomChecks = async (hands: Hands): Promise<readonly Finding[]> => {
+  const rooms = ["ledger", "escrow"] as const;
+  const found = rooms.map(async (room) => {
+    const checks = (await hands[room].preflight?.(hands.signal)) ?? [];
+    return checks.map((c) => finding(hands, `${room}.${c.id}`, c.status, c.message, c.fix));
+  });
+  return (await Promise.all(found)).flat();
 };
 
 const imkit = async (

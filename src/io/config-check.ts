@@ -15,16 +15,21 @@ export const checkApp = async (source: Source, path: Path, app: AppInput): Promi
 export const checkWhole = async (source: Source): Promise<readonly string[]> => {
   const apps = valueAt(source.value, ["apps"]);
   const isEmpty = typeof apps === "object" && apps !== null && Object.keys(apps).length === 0;
-  const later = (["ledger", "escrow"] as const).filter(
-    (room) => valueAt(source.value, [room, "type"]) === "kubernetes",
-  );
   return [
     ...(isEmpty ? [problem(source, ["apps"], "must name at least one app")] : []),
-    ...later.map((room) =>
-      problem(source, [room, "type"], "kubernetes is not available in this version; use file"),
-    ),
+    ...(["ledger", "escrow"] as const).flatMap((room) => checkRoom(source, room)),
     ...(await checkSchedule(source, ["defaults", "schedule"])),
   ];
+};
+
+/** In a cluster it has a namespace; in files none of what says which cluster. */
+const checkRoom = (source: Source, room: "ledger" | "escrow"): readonly string[] => {
+  const given = (key: string): boolean => valueAt(source.value, [room, key]) !== undefined;
+  if (valueAt(source.value, [room, "type"]) === "kubernetes")
+    return given("namespace") ? [] : [problem(source, [room, "namespace"], "is missing")];
+  return ["namespace", "context", "kubeconfig"]
+    .filter(given)
+    .map((key) => problem(source, [room, key], "goes with type: kubernetes alone", "key"));
 };
 
 const checkNames = (source: Source, path: Path, app: AppInput): readonly string[] => {

@@ -27,7 +27,8 @@ type Held = {
 const CALL_LIMIT_MS = 10_000;
 const WAITS_MS = [100, 400, 1_600, 3_000] as const;
 const FP = /^[0-9a-f]{16}$/;
-const AGE = "age-encryption.org/v1";
+/** What the age format begins with. */
+const AGE = "age-encryption.org/";
 /** Of an entry that is not sealed. What follows is a check sum and the key: a damaged entry gives no key, and never another one. */
 const PLAIN = "imkit-rotator-escrow/v1";
 

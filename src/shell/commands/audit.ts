@@ -3,18 +3,22 @@ import { follow } from "../../core/chain.ts";
 import { RotatorError } from "../../core/errors.ts";
 import type { Entry } from "../../core/events.ts";
 import { type Report, verifyLedger } from "../../core/verify.ts";
-import { readLedgerPath } from "../../io/ledger/export.ts";
-import { fileLedger } from "../../io/ledger/file.ts";
+import { type LedgerLines, readLedgerPath } from "../../io/ledger/export.ts";
 import type { Witness } from "../../ports.ts";
 import { asRotatorError } from "../fault.ts";
 import type { Globals, Io } from "../io.ts";
 import { headText, paint, shownEvent } from "../print.ts";
-import { ledgerDir, pickApp, readConfig, wire } from "../wire.ts";
+import { ledgerLines, openRooms } from "../rooms.ts";
+import { pickApp, readConfig, wire } from "../wire.ts";
 
 export type VerifyFlags = { readonly head?: string; readonly stores?: boolean };
 
 type Head = { readonly seq: number; readonly h16: string };
-type Target = { readonly name: string; readonly path: string; readonly app: string | null };
+type Target = {
+  readonly name: string;
+  readonly app: string | null;
+  readonly lines: () => Promise<LedgerLines>;
+};
 
 const headOf = (text: string | undefined): Head | undefined => {
   if (text === undefined) return undefined;
@@ -56,7 +60,7 @@ export const verifyCommand = async (
 const verifyOne = async (
   io: Io,
   globals: Globals,
-  { path, app }: Target,
+  { app, lines: read }: Target,
   head: Head | undefined,
   stores: boolean,
 ): Promise<Report> => {
@@ -66,7 +70,7 @@ const verifyOne = async (
   const stop = (): void => void process.stdin.destroy();
   io.signal.addEventListener("abort", stop, { once: true });
   try {
-    const { lines, ...rest } = await readLedgerPath(path, process.stdin);
+    const { lines, ...rest } = await read();
     const witnesses = stores && app !== null ? await witnessesOf(io, globals, app) : [];
     return verifyLedger(lines, { ...rest, witnesses, head });
   } catch (error) {
@@ -76,11 +80,21 @@ const verifyOne = async (
   }
 };
 
+const none: LedgerLines = { folder: true, lines: [], seqs: [] };
+
 const targetsOf = async (io: Io, globals: Globals, what: string | undefined): Promise<readonly Target[]> => {
-  if (what !== undefined && (await isPath(io, globals, what))) return [{ name: what, path: what, app: null }];
+  if (what !== undefined && (await isPath(io, globals, what)))
+    return [{ name: what, app: null, lines: () => readLedgerPath(what, process.stdin) }];
   const config = await readConfig(io, globals);
   const names = what === undefined ? [...config.apps.keys()] : [pickApp(config, what).name];
-  const begun = names.filter((name) => existsSync(ledgerDir(config, name)));
+  const begun = await Promise.all(
+    names.map(async (name): Promise<readonly Target[]> => {
+      const lines = ledgerLines(io, config, name);
+      // One that cannot be read is said in its turn.
+      const isBegun = await lines.then((found) => found !== null).catch(() => true);
+      return isBegun ? [{ name, app: name, lines: async () => (await lines) ?? none }] : [];
+    }),
+  ).then((targets) => targets.flat());
   if (begun.length === 0) {
     throw new RotatorError("INPUT_MISSING", {
       what: "There is no ledger yet.",
@@ -88,7 +102,7 @@ const targetsOf = async (io: Io, globals: Globals, what: string | undefined): Pr
       do: ["imkit-rotator status"],
     });
   }
-  return begun.map((name) => ({ name, path: ledgerDir(config, name), app: name }));
+  return begun;
 };
 
 /** What looks like a path, or is one and no app's name. */
@@ -141,7 +155,7 @@ const oneLedger = async (
 ): Promise<readonly Uint8Array[]> => {
   const config = await readConfig(io, globals);
   const { name } = pickApp(config, app);
-  const lines = await fileLedger(ledgerDir(config, name)).read(0);
+  const lines = await (await openRooms(io, config, name)).predecessor().ledger.read(0);
   if (lines.length > 0) return lines;
   throw new RotatorError("INPUT_MISSING", {
     what: `${name} has no ledger yet.`,
