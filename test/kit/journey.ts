@@ -7,6 +7,7 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
+  renameSync,
   rmSync,
   symlinkSync,
   writeFileSync,
@@ -16,6 +17,7 @@ import { delimiter, join } from "node:path";
 import { parseEnv, stripVTControlCharacters } from "node:util";
 import { expect } from "vitest";
 import { Secret } from "../../src/core/secret.ts";
+import { verifyLedger } from "../../src/core/verify.ts";
 import { type Sandbox, startSandbox } from "../../src/shell/sandbox/server.ts";
 import { findKey } from "./leak.ts";
 import { cleanEnv, programFile } from "./program.ts";
@@ -65,10 +67,10 @@ export type Journey = {
   readonly stateDir: string;
   readonly sandbox: Sandbox;
   /** Types a line into a shell. Whatever it says to do has to be taken or tried before the end. */
-  readonly say: (line: string, exit: number, options?: SayOptions) => Promise<Answer>;
-  /** Does every step in order, acts and commands as they are printed; alternatives in a copy of the folder. @returns the last answer */
+  readonly say: (line: string, exit: number | null, options?: SayOptions) => Promise<Answer>;
+  /** Does every step in order, acts and commands as they are printed; alternatives are tried before that. @returns the last answer */
   readonly take: (answer: Answer, options?: TakeOptions) => Promise<Answer>;
-  /** Runs every command of it in a copy of the folder of its own. Here all stays as it is. */
+  /** Runs every command of it; after each all is put back as it was. */
   readonly try: (answer: Answer, options?: TakeOptions) => Promise<void>;
   /** Issues a key at the Dashboard. Keys are `old`, `new1`, `new2` and so on. */
   readonly issue: () => string;
@@ -143,7 +145,7 @@ const addProgram = async (dir: string): Promise<void> => {
   symlinkSync(await programFile(), join(dir, "bin", "imkit-rotator"));
 };
 
-/** @param copy prefix of what is issued in a copy; null = not a copy. In one, nobody does more than the one line. */
+/** @param copy prefix of the keys that are issued for a trial; null = it is none. In one, nobody does more than the one line. */
 const journeyIn = (place: Place, keys: Map<string, string>, copy: string | null): Journey => {
   const { dir, sandbox, stateDir, app } = place;
   const hand: string[] = [];
@@ -389,24 +391,23 @@ const journeyIn = (place: Place, keys: Map<string, string>, copy: string | null)
     const isSame = /\bsame\b/.test(step.text) && given !== null && rest.paste === undefined;
     return isSame && given !== null ? { ...rest, paste: [given] } : rest;
   };
+  /** In the folder itself, because a store is known by its path; and then all is put back. */
   const inCopy = async (step: Step, command: string, options: TakeOptions): Promise<void> => {
-    const folder = mkdtempSync(join(tmpdir(), "imkit-rotator-copy-"));
+    const before = `${dir}.before`;
+    cpSync(dir, before, { recursive: true, verbatimSymlinks: true, preserveTimestamps: true });
     try {
-      cpSync(dir, folder, { recursive: true, verbatimSymlinks: true });
-      const stateThere = join(folder, stateDir.slice(dir.length + 1));
-      const there = { ...place, dir: folder, stateDir: stateThere };
       copies += 1;
-      const other = journeyIn(there, new Map(keys), `copy${copies}-`);
-      const answer = await other.say(command, null as never, withKey(step, options));
-      // It was stopped where it began to wait.
-      const isWaiting = [130, 143].includes(answer.code ?? -1) && WAITS.test(answer.said);
-      if (!isWaiting) check(answer, options);
+      const there = new Map(keys);
+      const answer = await journeyIn(place, there, `copy${copies}-`).say(command, null, withKey(step, options));
+      for (const [name, value] of there) keys.set(name, value);
       screens.push(answer.said);
+      // It was stopped where it began to wait.
+      if (![130, 143].includes(answer.code ?? -1) || !WAITS.test(answer.said)) check(answer, options);
     } finally {
-      rmSync(folder, { recursive: true, force: true });
+      rmSync(dir, { recursive: true, force: true });
+      renameSync(before, dir);
     }
   };
-
   /** In this very situation, once per file: the same words after the same command are the same step. */
   const tryEach = async (answer: Answer, options: TakeOptions, isMeant = (_: Step): boolean => true): Promise<void> => {
     untaken.delete(answer);
@@ -468,15 +469,20 @@ const journeyIn = (place: Place, keys: Map<string, string>, copy: string | null)
       untaken.delete(status);
       expect([...untaken].map(({ line, steps }) => ({ line, steps }))).toEqual([]);
       expect(status.result).toMatchObject({ apps: [{ state: "idle" }] });
-      const sound = await say(`imkit-rotator audit verify ${app}`, 0);
-      expect(sound.result).toMatchObject({ ok: true, open: 0 });
+      const ledger = join(stateDir, "ledger");
+      const entries = readdirSync(ledger).filter((name) => name.startsWith("0")).sort();
+      const lines = entries.map((name) => readFileSync(join(ledger, name)));
+      expect(verifyLedger(lines, { folder: true })).toMatchObject({ ok: true, open: 0 });
       const folder = join(stateDir, "reports");
       const files = existsSync(folder) ? readdirSync(folder).sort() : [];
       const kinds = files.map((name) => name.replace(/^.*\./, ""));
       expect(kinds).toEqual(Array.from({ length: reports }, () => ["json", "md"]).flat());
       const all = [...screens, ...files.map((name) => readFileSync(join(folder, name), "utf8"))].join("\n");
+      const c0 = process.cpuUsage();
       for (const [name, value] of keys)
         expect({ name, found: findKey(all, value) }).toEqual({ name, found: [] });
+      const c1 = process.cpuUsage(c0);
+      if (process.env["JLOG"]) console.log("FINDKEY", keys.size, all.length, (c1.user + c1.system) / 1000);
       const asked = sandbox.log().filter(({ type }) => type === "request" || type === "fault").length;
       if (process.env["JLOG"]) console.log("CALLS", expect.getState().currentTestName, asked, calls);
       expect(asked).toBeLessThanOrEqual(calls);

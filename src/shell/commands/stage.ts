@@ -1,5 +1,5 @@
 import { RotatorError } from "../../core/errors.ts";
-import { phaseOf } from "../../core/outcome.ts";
+import { phaseOf, failureOf as stopOf } from "../../core/outcome.ts";
 import type { NextStep } from "../../core/steps.ts";
 import { showFp } from "../../core/secret.ts";
 import { see } from "../../core/sightings.ts";
@@ -74,13 +74,19 @@ const tell = async (io: Io, wired: Wired, result: StageResult): Promise<number> 
   return rotateCommand(io, wired, { yes: true });
 };
 
-/** What was seen dead just now is not called alive, though only the rotation writes down what it sees of old keys. */
-const nextOf = (wired: Wired, { state, mode }: StageResult): readonly NextStep[] => {
+/** What the ledger says, and what was seen just now: only the rotation writes down what it sees of old keys, or that its key is here again. */
+const nextOf = (wired: Wired, { state, mode, verdict }: StageResult): readonly NextStep[] => {
   const ts = new Date(wired.now()).toISOString();
   const dead = mode === "replace" ? unproved(state) : [];
   const verdicts = dead.reduce((all, fp) => see(all, fp, { verdict: "rejected", ts }), state.verdicts);
-  return stepsOf(wired, { ...state, verdicts }, phaseOf(state));
+  const phase = phaseOf(state);
+  const isMended = phase === "failed" && verdict === "accepted" && isOfKey(state);
+  return stepsOf(wired, { ...state, verdicts }, isMended ? "rotating" : phase);
 };
+
+/** What the rotation failed at was its key, and no store or rollout. */
+const isOfKey = ({ rotation }: StageResult["state"]): boolean =>
+  rotation !== null && stopOf(rotation)?.target === null;
 
 const otherApp = (wired: Wired, result: StageResult): readonly NextStep[] => [
   {
