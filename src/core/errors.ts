@@ -113,6 +113,8 @@ export type ErrorWords = {
   /** Which key is live where. */
   readonly state?: string;
   readonly do?: readonly string[];
+  /** For people alone: what a line of `do` is for, where that is not plain. */
+  readonly hints?: Readonly<Record<string, string>>;
   readonly undo?: readonly string[];
 };
 
@@ -124,6 +126,7 @@ export class RotatorError extends Error {
   readonly why: string;
   readonly state: string;
   readonly do: readonly string[];
+  readonly hints: Readonly<Record<string, string>>;
   readonly undo: readonly string[];
 
   constructor(code: Code, words: ErrorWords = {}) {
@@ -133,6 +136,7 @@ export class RotatorError extends Error {
     this.why = words.why ?? "";
     this.state = words.state ?? "Nothing was changed.";
     this.do = words.do ?? CODES[code].do;
+    this.hints = words.hints ?? {};
     this.undo = words.undo ?? [];
   }
 

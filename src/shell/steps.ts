@@ -23,6 +23,10 @@ export const stepsOf = (wired: Wired, state: AppState, phase: Phase): readonly N
 export const linesOf = (steps: readonly NextStep[]): readonly string[] =>
   steps.map((step) => step.command ?? step.text);
 
+/** What each of these lines is for. */
+export const hintsOf = (steps: readonly NextStep[]): Readonly<Record<string, string>> =>
+  Object.fromEntries(steps.flatMap(({ text, command }) => (command === null ? [] : [[command, text]])));
+
 /** A short phrase of ours as a sentence. */
 export const sentence = (text: string): string =>
   text === "" ? "" : `${text.charAt(0).toUpperCase()}${text.slice(1)}${/[.!?]$/.test(text) ? "" : "."}`;

@@ -5,7 +5,7 @@ import { showFp } from "../../core/secret.ts";
 import { type Confirmed, confirmRevoked } from "../../flow/confirm.ts";
 import type { Io } from "../io.ts";
 import { headText, nextJson, paint, printLines, printNext, printWords } from "../print.ts";
-import { linesOf, pauseSteps, stepsOf } from "../steps.ts";
+import { hintsOf, linesOf, pauseSteps, stepsOf } from "../steps.ts";
 import type { Wired } from "../wire.ts";
 import { waitOf } from "./rotate.ts";
 import { notifyPeople } from "./tell.ts";
@@ -119,11 +119,12 @@ const failure = (wired: Wired, c: Confirmed): RotatorError => {
   const phase = phaseOf(c.state);
   const found = c.state.rotation === null ? null : failureOf(c.state.rotation);
   const state = whereKeysAre(c.state);
-  const steps = linesOf(stepsOf(wired, c.state, phase));
-  if (phase === "wrong-key-revoked") return new RotatorError("WRONG_KEY_REVOKED", { state, do: steps });
+  const steps = stepsOf(wired, c.state, phase);
+  const ways = { do: linesOf(steps), hints: hintsOf(steps) };
+  if (phase === "wrong-key-revoked") return new RotatorError("WRONG_KEY_REVOKED", { state, ...ways });
   if (phase === "failed" && found !== null) {
     const why = [found.target, found.detail].filter(Boolean).join(": ");
-    return new RotatorError(found.code, { why, state, do: steps });
+    return new RotatorError(found.code, { why, state, ...ways });
   }
   const lost =
     c.why === "" ? c.proofs.filter((p) => !p.proved && !p.attested && p.verdict === "unclear") : [];

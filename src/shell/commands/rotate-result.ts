@@ -16,7 +16,7 @@ import { type AppState, oldOnes } from "../../core/state.ts";
 import type { Rotated } from "../../flow/rotate.ts";
 import { exitOfSignal, type Io, isCommand } from "../io.ts";
 import { headText, nextJson, printLines, printNext, printWords } from "../print.ts";
-import { linesOf, stepsOf } from "../steps.ts";
+import { hintsOf, linesOf, stepsOf } from "../steps.ts";
 import type { Wired } from "../wire.ts";
 import { leakLines, reportLeak } from "./leak-words.ts";
 
@@ -141,6 +141,7 @@ const failureWords = (wired: Wired, { state, phase }: Rotated): RotatorError => 
   const where = wired.app.stores.find((t) => t.plan.name === target)?.plan.where;
   const reason = target === null ? undefined : state.rotation?.rollouts.get(target)?.reason;
   const [remark = "", fix] = (target === null ? "" : (wired.notes(target)[0] ?? "")).split("  Fix: ");
+  const steps = stepsOf(wired, state, phase);
   return new RotatorError(code, {
     what: target === null ? CODES[code].what : `${whatOf(code).replace(/\.$/, "")}: ${target}.`,
     why: [
@@ -151,7 +152,8 @@ const failureWords = (wired: Wired, { state, phase }: Rotated): RotatorError => 
       ...(remark === "" ? [] : [remark]),
     ].join("\n"),
     state: whereKeysAre(state),
-    do: [...wayOut(wired, state, failure, fix), ...linesOf(stepsOf(wired, state, phase))],
+    do: [...wayOut(wired, state, failure, fix), ...linesOf(steps)],
+    hints: hintsOf(steps),
   });
 };
 
@@ -241,9 +243,10 @@ export const printRefusal = async (
   return { exit, status, error: null };
 };
 
-const wordsOf = ({ what, why, do: steps, undo }: RotatorError): ErrorWords => ({
+const wordsOf = ({ what, why, do: steps, hints, undo }: RotatorError): ErrorWords => ({
   what,
   why,
   do: steps,
+  hints,
   undo,
 });

@@ -8,7 +8,7 @@ import { discard, type StageResult, stage } from "../../flow/stage.ts";
 import type { Io } from "../io.ts";
 import { readKey } from "../key.ts";
 import { nextJson, paint, printNext } from "../print.ts";
-import { linesOf, pauseSteps, sentence, stepsOf } from "../steps.ts";
+import { hintsOf, linesOf, pauseSteps, sentence, stepsOf } from "../steps.ts";
 import { warnFirst } from "../warn-first.ts";
 import type { Wired } from "../wire.ts";
 import { rotateCommand } from "./rotate.ts";
@@ -105,12 +105,14 @@ const otherApp = (wired: Wired, result: StageResult): readonly NextStep[] => [
 const failureOf = (wired: Wired, result: StageResult, interrupted: boolean): RotatorError | null => {
   const state = `The key ${showFp(result.fp)} is saved in escrow (durable). No store was touched by this.`;
   const rotateAgain = `imkit-rotator rotate ${wired.name}`;
+  const instead = `imkit-rotator stage ${wired.name} --replace`;
   const undo = [`imkit-rotator stage ${wired.name} --discard`];
   if (result.sameApp === "different") {
     return new RotatorError("WRONG_APP", {
       why: "IMKIT shows another app for it than for the current key.",
       state,
       do: otherApp(wired, result).flatMap((n) => n.command ?? []),
+      hints: hintsOf(otherApp(wired, result)),
       undo: [`imkit-rotator stage ${wired.name} --discard --forget`],
     });
   }
@@ -119,7 +121,11 @@ const failureOf = (wired: Wired, result: StageResult, interrupted: boolean): Rot
     return new RotatorError("KEY_REJECTED", {
       why: "A fresh key may need some seconds; or it is not an API Key of this app.",
       state,
-      do: [rotateAgain, `imkit-rotator stage ${wired.name} --replace`],
+      do: [rotateAgain, instead],
+      hints: {
+        [rotateAgain]: "If it is the right one, have it asked again",
+        [instead]: "If not, give the right one",
+      },
       undo,
     });
   }
