@@ -9,8 +9,10 @@ import type { Notifier } from "../ports.ts";
 import type { Hands } from "./hands.ts";
 import { type Inbox, type InboxFind, takeInboxes } from "./inbox.ts";
 import { type Journal, openJournal } from "./journal.ts";
+import { openKeys } from "./keys.ts";
 import { tellPeople } from "./notify.ts";
 import { asProviderError, patiently } from "./pass.ts";
+import { probeKey } from "./probing.ts";
 import { type Rotated, type RotateOptions, rotate } from "./rotate.ts";
 
 /** Whom to tell, and in which words. */
@@ -98,9 +100,16 @@ const move = async (hands: Hands, journal: Journal, options: TickOptions): Promi
     const retryAt = new Date(hands.clock.now() + wait).toISOString();
     return { rotated: standing(journal), held: "backoff", retryAt };
   }
-  if (phase === "staged" && !options.mayOpen)
+  if (phase === "staged" && !options.mayOpen && !(await isDown(hands, journal)))
     return { rotated: standing(journal), held: "schedule", retryAt: null };
   return { rotated: await rotate(hands, options.rotate), held: null, retryAt: null };
+};
+
+/** The key in use is dead: services fail until the staged one is written, and that waits for no schedule. */
+const isDown = async (hands: Hands, journal: Journal): Promise<boolean> => {
+  const { current } = journal.state();
+  const key = current === null ? null : await openKeys(hands, journal).find(current);
+  return key !== null && (await probeKey(hands, key, hands.signal)).verdict === "rejected";
 };
 
 /** Every store that does not hold what it should, or cannot be read. */

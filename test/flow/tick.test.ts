@@ -149,6 +149,16 @@ test("a staged key waits for the schedule; what is open goes on at every tick", 
     expect(story.values()).toEqual({ a: key });
   }));
 
+test("where the key in use is dead, a staged one waits for no schedule", () =>
+  tell({}, async (story) => {
+    const key = story.key();
+    await story.stage(key);
+    story.imkit.revoke(firstKey(story));
+    const ticked = await tick(story, { mayOpen: false });
+    expect([ticked.held, ticked.rotated.state.rotation?.ended]).toEqual([null, "done"]);
+    expect(story.values()).toEqual({ a: key });
+  }));
+
 test("a key in an inbox goes the way of stage, is gone from there, and is written in the same tick", () =>
   tell({}, async (story) => {
     const key = story.key();

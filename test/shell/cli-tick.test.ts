@@ -133,6 +133,23 @@ describe.concurrent("what a tick takes in, and whom it tells", () => {
     expect((await w.run(["audit", "verify", "demo"])).code).toBe(0);
   });
 
+  it("an emergency Job takes the key from the inbox while it waits, and tells that it waits", async () => {
+    const { w, hook } = await withHook(INBOX);
+    const key = w.sandbox.issue();
+    let laid = false;
+    const ran = await w.run(["rotate", "demo", "--emergency", "--wait=1m", "--json"], {
+      onOutput: (text) => {
+        if (laid || !text.includes("Your turn: demo is waiting-key")) return;
+        laid = true;
+        w.sandbox.revoke(1);
+        writeFileSync(join(w.dir, "inbox.env"), `NEW_KEY=${key}\n`);
+      },
+    });
+    expect([ran.code, w.value()]).toEqual([0, key]);
+    expect(hook.types().sort()).toEqual(["done", "emergency", "waiting-key"]);
+    expect(w.printed()).not.toContain(key);
+  });
+
   it("a bad value stays in the inbox, is told once, and is in no output", async () => {
     const { w, hook } = await withHook(INBOX);
     const bad = "eyJhbGciOiJIUzI1NiJ9.eyJhcGlLZXkiOiJ4In0.c2ln";

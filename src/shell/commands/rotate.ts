@@ -1,6 +1,5 @@
 import { RotatorError } from "../../core/errors.ts";
 import { parseDuration, parseInstant } from "../../core/policy.ts";
-import type { Phase } from "../../core/outcome.ts";
 import { isOpen } from "../../core/state.ts";
 import type { Alarm } from "../../flow/emergency.ts";
 import { openJournal } from "../../flow/journal.ts";
@@ -15,7 +14,7 @@ import { isDue, type Outcome, printRefusal, printRotated } from "./rotate-result
 import { dryRun } from "./rotate-plan.ts";
 import { type Talk, waitingTalk } from "./rotate-talk.ts";
 import { readKey } from "../key.ts";
-import { notifyPeople } from "./tell.ts";
+import { besideWaiting, notifyPeople, takeKeys } from "./tell.ts";
 
 export type RotateFlags = {
   readonly dryRun?: boolean;
@@ -105,6 +104,7 @@ const work = async (io: Io, wired: Wired, flags: RotateFlags): Promise<Rotated> 
   const alarm = alarmOf(wired, flags);
   const asks = io.interactive && flags.due !== true;
   if (asks && alarm === undefined) await begin(io, wired, flags);
+  if (alarm !== undefined) await takeKeys(wired);
   return follow(io, wired, flags, (options) =>
     rotate(hands, alarm === undefined ? options : { ...options, alarm }),
   );
@@ -124,12 +124,9 @@ export const follow = async (
     (asks && flags.wait === undefined ? Number.POSITIVE_INFINITY : waitOf(flags.wait));
   const left = (): number => Math.max(0, until - hands.clock.monotonic());
   const talk = waitingTalk(io, wired, asks);
-  // Beside the work: a receiver that does not answer holds nothing up.
-  let telling = Promise.resolve();
-  let told: Phase | null = null;
+  const aside = besideWaiting(wired, !asks);
   const waiting: RotateOptions["waiting"] = (phase, state) => {
-    if (phase !== told) telling = telling.then(() => notifyPeople(wired, { waits: !asks }));
-    told = phase;
+    aside.look(phase);
     return talk.waiting(phase, state);
   };
   const options = (again: boolean): RotateOptions => ({
@@ -149,7 +146,7 @@ export const follow = async (
     }
     return rotated;
   } finally {
-    await Promise.all([talk.close(), telling]);
+    await Promise.all([talk.close(), aside.over()]);
   }
 };
 
@@ -165,6 +162,7 @@ const keyCame = async (
   const hands = await wired.hands();
   while (left() > 0 && !io.signal.aborted) {
     talk.say("waiting-key", state);
+    await takeKeys(wired);
     await hands.clock.sleep(Math.min(KEY_POLL_MS, left()), io.signal);
     const now = (await openJournal(hands)).state();
     if (now.staged !== null || isOpen(now)) return true;
