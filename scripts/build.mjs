@@ -22,6 +22,8 @@ const LATE = {
   "@clack/prompts": "prompts",
   "@noble/curves/secp256k1.js": "secp256k1",
   "node-cron": "cron",
+  pino: "log",
+  "prom-client": "metrics",
   "@aws-sdk/client-secrets-manager": "aws",
   "@azure/keyvault-secrets": "azure-secrets",
   "@azure/identity": "azure-identity",

@@ -75,7 +75,7 @@ const ROOMS: readonly { readonly room: RegExp; readonly may: readonly RegExp[] }
       /^providers\/(index|kit)\.ts$/,
       /^deploy\/policies\//,
       /^node:/,
-      /^(commander|node-cron|@clack\/prompts|yaml)$/,
+      /^(commander|node-cron|pino|prom-client|@clack\/prompts|yaml)$/,
     ],
   },
 ];

@@ -178,13 +178,14 @@ const startPass = (
       left = 0;
     });
     if (failure !== null) stop.abort();
-    while (left > 0) {
+    const isLeft = (): boolean => left > 0;
+    while (isLeft()) {
       const patience = new AbortController();
       await Promise.race([all, clock.sleep(TICK_MS, patience.signal)]);
       patience.abort(OVER);
       stop.abort();
       // What does not stop by itself is still ours.
-      if (left > 0 && failure === null) await renew().catch(failed);
+      if (isLeft() && failure === null) await renew().catch(failed);
     }
   };
 
@@ -200,7 +201,8 @@ const startPass = (
   };
 
   const work = async (): Promise<void> => {
-    while (failure === null && !hands.signal.aborted) {
+    const isFine = (): boolean => failure === null && !hands.signal.aborted;
+    while (isFine()) {
       try {
         if ((await turn()) === "over") break;
       } catch (error) {

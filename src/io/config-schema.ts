@@ -1,5 +1,7 @@
 import * as z from "zod/mini";
 import { parseDuration } from "../core/policy.ts";
+import { room } from "./config-room.ts";
+import { serveShape } from "./config-serve.ts";
 import { checkBaseUrl } from "./imkit-address.ts";
 import { isTimezone } from "./timezone.ts";
 
@@ -209,11 +211,6 @@ const notify = z.discriminatedUnion("type", [
   }),
 ]);
 
-const listen = z.string().check(
-  z.regex(/^(\[[0-9a-fA-F:.]+\]|[\w.-]+):\d{1,5}$/, "must be host:port, such as 127.0.0.1:7333"),
-  z.refine((address) => !(Number(address.split(":").at(-1)) > 65_535), "must have a port up to 65535"),
-);
-
 export const configShape = told(
   z.strictObject({
     $schema: told(z.optional(z.string()), "For editors; not used."),
@@ -225,24 +222,21 @@ export const configShape = told(
       ),
       "Default: $STATE_DIRECTORY, else $XDG_STATE_HOME/imkit-rotator.",
     ),
-    ledger: told(
-      z.prefault(z.strictObject({ type: z._default(z.enum(["file", "kubernetes"]), "file") }), {}),
-      "Where the append-only record is kept.",
-    ),
+    ledger: told(z.prefault(z.strictObject(room), {}), "Where the append-only record is kept."),
     escrow: told(
       z.prefault(
         z.strictObject({
-          type: told(
-            z._default(z.enum(["file", "kubernetes"]), "file"),
-            "file: age-encrypted, in the state directory.",
-          ),
+          ...room,
           identity: z.optional(
-            told(valueFrom, "age identity. Default: made once in the user's config folder."),
+            told(
+              valueFrom,
+              "age identity. Default: file makes one in the user's config folder, kubernetes none.",
+            ),
           ),
         }),
         {},
       ),
-      "Where keys rest, encrypted, while a rotation is open.",
+      "Where keys rest while a rotation is open. file: age-encrypted, in the state directory.",
     ),
     defaults: told(
       z.prefault(
@@ -261,18 +255,7 @@ export const configShape = told(
       "The IMKIT applications, by name.",
     ),
     notify: told(z._default(z.array(notify), []), "Who is told, besides the terminal."),
-    serve: told(
-      z.prefault(
-        z.strictObject({
-          listen: told(
-            z._default(listen, "127.0.0.1:7333"),
-            "Where the daemon answers /healthz, /readyz and /metrics.",
-          ),
-        }),
-        {},
-      ),
-      "The daemon (`imkit-rotator serve`).",
-    ),
+    serve: serveShape,
   }),
   "Config of imkit-rotator.",
 );

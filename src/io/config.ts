@@ -6,6 +6,7 @@ import { configPath, defaultStateDir, type Env } from "./config-find.ts";
 import { type Path, parseConfigText, type Source } from "./config-parse.ts";
 import { droppedKeys, type Issue, problem, problemLines, valueAt } from "./config-problems.ts";
 import { configInvalid, readConfigText } from "./config-read.ts";
+import { type Cluster, clusterOf } from "./config-room.ts";
 import {
   type AppInput,
   appShape,
@@ -13,10 +14,12 @@ import {
   configShape,
   type NotifyConfig,
 } from "./config-schema.ts";
+import { type ServeConfig, toServe } from "./config-serve.ts";
 import type { ValueFrom } from "./config-value.ts";
 import { didYouMean } from "../core/suggest.ts";
 
 export { type ConfigSearch, configHome, type Env, findConfig } from "./config-find.ts";
+export type { Cluster } from "./config-room.ts";
 export type { NotifyConfig } from "./config-schema.ts";
 export { type ValueFrom, valueOf } from "./config-value.ts";
 
@@ -62,11 +65,14 @@ export type Config = {
   /** Folder of the config file: relative paths start here. */
   readonly dir: string;
   readonly stateDir: string;
-  /** null = the identity that is made once in the user's config folder. */
+  /** null = files in `stateDir`; the same for the escrow. */
+  readonly ledger: Cluster | null;
+  readonly escrow: Cluster | null;
+  /** null = the identity that is made once in the user's config folder; in a cluster, none. */
   readonly escrowIdentity: ValueFrom | null;
   readonly apps: ReadonlyMap<string, AppConfig>;
   readonly notify: readonly NotifyConfig[];
-  readonly serve: { readonly listen: string; readonly host: string; readonly port: number };
+  readonly serve: ServeConfig;
 };
 
 /** Any Standard Schema; zod's are. */
@@ -198,12 +204,12 @@ const assemble = (
   env: Env,
 ): Config => {
   const dir = dirname(path);
-  const { listen } = input.serve;
-  const colon = listen.lastIndexOf(":");
   return {
     path,
     dir,
     stateDir: input.state.dir === undefined ? defaultStateDir(env) : configPath(input.state.dir, dir, env),
+    ledger: clusterOf(input.ledger),
+    escrow: clusterOf(input.escrow),
     escrowIdentity: input.escrow.identity ?? null,
     apps: new Map(
       Object.entries(input.apps).map(([name, app]) => [
@@ -212,11 +218,7 @@ const assemble = (
       ]),
     ),
     notify: input.notify,
-    serve: {
-      listen,
-      host: listen.slice(0, colon).replace(/^\[|\]$/g, ""),
-      port: Number(listen.slice(colon + 1)),
-    },
+    serve: toServe(input.serve),
   };
 };
 

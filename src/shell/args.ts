@@ -3,8 +3,8 @@ import { EXIT_HELP, examples, type Job } from "./help.ts";
 import type { Globals } from "./io.ts";
 import { addCommands } from "./table.ts";
 import { usageError } from "./usage.ts";
+import { VERSION } from "./version.ts";
 
-const VERSION = "0.1.0";
 const DEFAULT_WAIT = "30m";
 
 /** `--wait` takes its time after `=` or as the next word, but no other next word (`rotate --wait demo`). */

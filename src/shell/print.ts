@@ -16,9 +16,7 @@ export const printWords = (io: Io, error: RotatorError): void => {
   const many = (title: string, texts: readonly string[]): readonly string[] =>
     texts
       .flatMap((text) => (error.hints[text] === undefined ? [text] : [`${error.hints[text]}:`, text]))
-      .flatMap((text, i) =>
-        block(i === 0 ? title : "", io.paste(text), isCommand(text) ? undefined : width),
-      );
+      .flatMap((text, i) => block(i === 0 ? title : "", io.paste(text), isCommand(text) ? undefined : width));
   const lines = [
     `${paint(io, "red", "✖")} ${paint(io, "bold", error.code)}  ${error.what}`,
     ...(error.why ? block("Why", error.why, width) : []),

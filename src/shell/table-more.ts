@@ -57,6 +57,16 @@ export const addMoreCommands = (program: Command, run: (job: Job) => void, wired
     );
 
   program
+    .command("serve")
+    .description(
+      "daemon: the tick over all apps, with /healthz, /readyz and /metrics; a changed config needs a restart",
+    )
+    .addHelpText("before", examples("serve", "serve -c /etc/imkit-rotator/imkit-rotator.config.yaml"))
+    .action(() =>
+      run(async (io, globals) => (await import("./commands/serve.ts")).serveCommand(io, globals)),
+    );
+
+  program
     .command("sandbox")
     .description("a local stand-in for IMKIT with a Dashboard page, to play and test with")
     .option("--port <n>", "port on 127.0.0.1 (default: a free one)")

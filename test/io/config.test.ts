@@ -259,7 +259,7 @@ apps:
       [
         "1:16: schemaVersion must be 1",
         '2:1: stat is not a known key, did you mean "state"?',
-        "3:17: ledger.type kubernetes is not available in this version; use file",
+        "3:1: ledger.namespace is missing",
         "5:3: apps.Chat_Prod is not a name: it must be 1 to 32 of a-z, 0-9 and -, with a letter or digit at both ends",
         "6:3: apps.chat.baseUrl is missing",
         '7:5: apps.chat.stors is not a known key, did you mean "stores"?',
@@ -324,7 +324,22 @@ apps:
       app("emergency: { order: revoke }"),
       /must be one of revoke-first, replace-first, did you mean|must be one of/,
     ],
-    ["escrow in kubernetes", top("escrow: { type: kubernetes }"), /escrow\.type kubernetes is not available/],
+    ["escrow in no namespace", top("escrow: { type: kubernetes }"), /escrow\.namespace is missing/],
+    [
+      "a namespace for files",
+      top("ledger: { namespace: imkit-ledger }"),
+      /ledger\.namespace goes with type: kubernetes alone/,
+    ],
+    [
+      "a namespace with a slash",
+      top("ledger: { type: kubernetes, namespace: a/b }"),
+      /ledger\.namespace must be the name of a namespace/,
+    ],
+    [
+      "a misspelt namespace",
+      top("ledger: { type: kubernetes, namespac: a }"),
+      /ledger\.namespac is not a known key, did you mean "namespace"\?/,
+    ],
     [
       "a ledger in the sky",
       top("ledger: { type: flie }"),

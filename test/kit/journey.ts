@@ -53,7 +53,10 @@ export type SayOptions = {
   /** What the person leaves undone of what he is told: texts, commands, `Enter`. */
   readonly idle?: RegExp;
   /** Done once each, when this is seen; it has to be seen. */
-  readonly when?: readonly { readonly see: RegExp; readonly act: (end: (signal: NodeJS.Signals) => void) => unknown }[];
+  readonly when?: readonly {
+    readonly see: RegExp;
+    readonly act: (end: (signal: NodeJS.Signals) => void) => unknown;
+  }[];
 };
 export type TakeOptions = Omit<SayOptions, "terminal" | "when"> & {
   /** Exit statuses other than 0 and 3, by command without the program's name. */
@@ -191,7 +194,10 @@ const journeyIn = (place: Place, keys: Map<string, string>, copy: string | null)
     );
   const put = (store: string, name: string): void => {
     const file = join(dir, `${store}.env`);
-    writeFileSync(file, readFileSync(file, "utf8").replace(/^IMKIT_API_KEY=.*$/m, `IMKIT_API_KEY=${key(name)}`));
+    writeFileSync(
+      file,
+      readFileSync(file, "utf8").replace(/^IMKIT_API_KEY=.*$/m, `IMKIT_API_KEY=${key(name)}`),
+    );
   };
   let services = holds();
   const restart = (): void => {
@@ -209,11 +215,20 @@ const journeyIn = (place: Place, keys: Map<string, string>, copy: string | null)
     [/\bissue (?:a new|another) API Key\b/i, () => hand.push(issue())],
     [/^Stop the leak: in the Dashboard .*? revoke (.*)$/, ([, which = ""]) => revokeEach(which)],
     [/^The leaked key still works: .* revoke (.*?), and accept/, ([, which = ""]) => revokeEach(which)],
-    [/^In the Dashboard .*? revoke .*?\(old: ([^)]*?)(?:, new: [0-9a-f]{8})?\)$/, ([, which = ""]) => revokeEach(which)],
-    [/^In the Dashboard .*? revoke the API Key that was discarded \((.*?)\), not/, ([, which = ""]) => revokeEach(which)],
+    [
+      /^In the Dashboard .*? revoke .*?\(old: ([^)]*?)(?:, new: [0-9a-f]{8})?\)$/,
+      ([, which = ""]) => revokeEach(which),
+    ],
+    [
+      /^In the Dashboard .*? revoke the API Key that was discarded \((.*?)\), not/,
+      ([, which = ""]) => revokeEach(which),
+    ],
     [/^Do not revoke the leaked key yet/, () => undefined],
     [/^Restart every service/, restart],
-    [/put the key ([0-9a-f]{8}) back there$/, ([, fp = ""]) => stores().forEach((file) => put(short(file), named(fp)))],
+    [
+      /put the key ([0-9a-f]{8}) back there$/,
+      ([, fp = ""]) => stores().forEach((file) => put(short(file), named(fp))),
+    ],
   ];
   const act = (text: string, idle: RegExp = NEVER): void => {
     if (copy !== null || idle.test(text)) return;
@@ -230,7 +245,9 @@ const journeyIn = (place: Place, keys: Map<string, string>, copy: string | null)
     const terminal = options.terminal === true;
     const env = cleanEnv(dir, { TERM: "xterm-256color", SHELL: "/bin/sh" });
     const path = [join(dir, "bin"), env["PATH"]].join(delimiter);
-    const words = line.startsWith("mv ") ? line : `exec ${line.replace(/^imkit-rotator /, "imkit-rotator --json ")}`;
+    const words = line.startsWith("mv ")
+      ? line
+      : `exec ${line.replace(/^imkit-rotator /, "imkit-rotator --json ")}`;
     const [program, args]: [string, string[]] = terminal
       ? ["script", ["--quiet", "--return", "--command", `stty cols 400 rows 50; ${words}`, "/dev/null"]]
       : ["sh", ["-c", words]];
@@ -286,7 +303,12 @@ const journeyIn = (place: Place, keys: Map<string, string>, copy: string | null)
         });
         beside.push(inSecond.catch(fail));
       }
-      if (/Or press Enter here/.test(text) && copy === null && !second.test("--restarted") && !idle.test("Enter"))
+      if (
+        /Or press Enter here/.test(text) &&
+        copy === null &&
+        !second.test("--restarted") &&
+        !idle.test("Enter")
+      )
         child.stdin.write(ENTER);
       return undefined;
     };
@@ -351,7 +373,10 @@ const journeyIn = (place: Place, keys: Map<string, string>, copy: string | null)
     const isStage = /^imkit-rotator stage (?!.*--(?:discard|from-))/.test(line);
     const isPiped = isStage && options.piped === true;
     const { code, said, out } = isPiped
-      ? await type(`${line.replace(/\s+#.*$/, "")} --from-stdin`, { ...options, paste: [nextKey([...(options.paste ?? [])])] })
+      ? await type(`${line.replace(/\s+#.*$/, "")} --from-stdin`, {
+          ...options,
+          paste: [nextKey([...(options.paste ?? [])])],
+        })
       : await type(line, isStage ? { ...options, terminal: true } : options);
     const json = out
       .split("\n")
@@ -384,10 +409,13 @@ const journeyIn = (place: Place, keys: Map<string, string>, copy: string | null)
     const wanted = exits[answer.line.replace("imkit-rotator ", "").replace(/\s+#.*$/, "")];
     const fine = wanted === undefined ? [0, 3] : [wanted];
     const isFine = fine.includes(answer.code ?? -1);
-    expect({ line: answer.line, code: answer.code, fine, said: isFine ? "" : answer.said }).toMatchObject({ said: "" });
+    expect({ line: answer.line, code: answer.code, fine, said: isFine ? "" : answer.said }).toMatchObject({
+      said: "",
+    });
     return answer;
   };
-  const withKey = (step: Step, { exits: _, choose: __, ...rest }: TakeOptions): SayOptions => {
+  const withKey = (step: Step, { exits, choose, ...rest }: TakeOptions): SayOptions => {
+    void [exits, choose];
     const isSame = /\bsame\b/.test(step.text) && given !== null && rest.paste === undefined;
     return isSame && given !== null ? { ...rest, paste: [given] } : rest;
   };
@@ -398,7 +426,11 @@ const journeyIn = (place: Place, keys: Map<string, string>, copy: string | null)
     try {
       copies += 1;
       const there = new Map(keys);
-      const answer = await journeyIn(place, there, `copy${copies}-`).say(command, null, withKey(step, options));
+      const answer = await journeyIn(place, there, `copy${copies}-`).say(
+        command,
+        null,
+        withKey(step, options),
+      );
       for (const [name, value] of there) keys.set(name, value);
       screens.push(answer.said);
       // It was stopped where it began to wait.
@@ -409,11 +441,22 @@ const journeyIn = (place: Place, keys: Map<string, string>, copy: string | null)
     }
   };
   /** In this very situation, once per file: the same words after the same command are the same step. */
-  const tryEach = async (answer: Answer, options: TakeOptions, isMeant = (_: Step): boolean => true): Promise<void> => {
+  const tryEach = async (
+    answer: Answer,
+    options: TakeOptions,
+    isMeant: (step: Step) => boolean = () => true,
+  ): Promise<void> => {
     untaken.delete(answer);
     for (const step of answer.steps.filter(isMeant)) {
       if (step.command === null) continue;
-      const about = [answer.line, answer.code, answer.error["code"], step.text, step.command, options.exits?.[step.command]];
+      const about = [
+        answer.line,
+        answer.code,
+        answer.error["code"],
+        step.text,
+        step.command,
+        options.exits?.[step.command],
+      ];
       const situation = about.join("|").replace(/\b[0-9a-f]{8}\b/g, "*");
       if (tried.has(situation)) continue;
       tried.add(situation);
@@ -470,7 +513,9 @@ const journeyIn = (place: Place, keys: Map<string, string>, copy: string | null)
       expect([...untaken].map(({ line, steps }) => ({ line, steps }))).toEqual([]);
       expect(status.result).toMatchObject({ apps: [{ state: "idle" }] });
       const ledger = join(stateDir, "ledger");
-      const entries = readdirSync(ledger).filter((name) => name.startsWith("0")).sort();
+      const entries = readdirSync(ledger)
+        .filter((name) => name.startsWith("0"))
+        .sort();
       const lines = entries.map((name) => readFileSync(join(ledger, name)));
       expect(verifyLedger(lines, { folder: true })).toMatchObject({ ok: true, open: 0 });
       const folder = join(stateDir, "reports");

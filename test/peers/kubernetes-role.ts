@@ -29,6 +29,9 @@ export const policyOf = (name: string): Policy => {
 };
 export const ROLE = policyOf("kubernetes-role.yaml");
 export const ROLE_CREATE = policyOf("kubernetes-role-create.yaml");
+export const ROLLOUT = policyOf("kubernetes-rollout.yaml");
+export const LEDGER = policyOf("kubernetes-ledger.yaml");
+export const ESCROW = policyOf("kubernetes-escrow.yaml");
 
 /** Grants `policy` in `namespace`, with `rules` in place of its own, and waits until it is in force. */
 export const bind = async (
@@ -44,26 +47,41 @@ export const bind = async (
   await kube.must("POST", `${rbac}/rolebindings`, { ...binding, metadata, subjects });
   const token = await kube.tokenOf(namespace);
   await eventually(`the rights of ${metadata.name}`, async () => {
-    const granted = await rightsOf(kube, namespace, token);
-    return rules.every(({ verbs }) =>
-      verbs.every((verb) => granted.some((line) => line.startsWith(`${verb} `))),
+    const granted = await rightsOf(
+      kube,
+      namespace,
+      token,
+      rules.flatMap(({ resources }) => resources),
+    );
+    return rules.every(({ verbs, resources, resourceNames }) =>
+      verbs.every((verb) =>
+        resources.every((resource) =>
+          granted.includes(`${verb} ${resource}${resourceNames === undefined ? "" : `/${resourceNames[0]}`}`),
+        ),
+      ),
     );
   });
 };
 
-/** `verb resource[/name]` of all that this identity may do with Secrets. */
+/** `verb resource[/name]` of all that this identity may do with those kinds. */
 export const rightsOf = async (
   kube: Kubernetes,
   namespace: string,
   token: string,
+  kinds: readonly string[] = ["secrets"],
 ): Promise<readonly string[]> => {
   const path = "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews";
   const { body } = await kube.api("POST", path, { spec: { namespace } }, { token });
   const { resourceRules } = body["status"] as { readonly resourceRules: readonly Rule[] };
   return resourceRules
-    .filter(({ resources }) => resources.some((one) => one === "secrets" || one === "*"))
-    .flatMap(({ verbs, resourceNames = [""] }) =>
-      verbs.flatMap((verb) => resourceNames.map((name) => `${verb} secrets${name === "" ? "" : `/${name}`}`)),
+    .flatMap(({ verbs, resources, resourceNames = [""] }) =>
+      resources
+        .filter((one) => one === "*" || kinds.includes(one))
+        .flatMap((one) =>
+          verbs.flatMap((verb) =>
+            resourceNames.map((name) => `${verb} ${one}${name === "" ? "" : `/${name}`}`),
+          ),
+        ),
     )
     .toSorted();
 };

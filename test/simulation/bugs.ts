@@ -326,13 +326,15 @@ export const BUGS: readonly Bug[] = [
     `const kept = r.newFp !== null && r.newFp === e.leaked ? rekey(r, null, p.ts) : r;`,
     `const kept = r;`,
   ),
-  bug(
-    "a staged key leaked and stays staged",
-    "core/state.ts",
-    `staged: s.staged?.fp === fp ? null : s.staged,
+  rare(
+    bug(
+      "a staged key leaked and stays staged",
+      "core/state.ts",
+      `staged: s.staged?.fp === fp ? null : s.staged,
     old: join`,
-    `staged: s.staged,
+      `staged: s.staged,
     old: join`,
+    ),
   ),
   bug("a leaked key is staged again", "flow/stage.ts", `: s.leaked.has(fp)`, `: s.stale.has(fp)`),
   bug(
@@ -434,11 +436,13 @@ export const BUGS: readonly Bug[] = [
     `...(waits ? { rotation: s.rotation.id } : {}),`,
     ``,
   ),
-  bug(
-    "a key was seen to work when that is written down",
-    "flow/probing.ts",
-    `keys.accepted.set(fp, askedTs);`,
-    `keys.accepted.set(fp, wallClock(pass.hands));`,
+  rare(
+    bug(
+      "a key was seen to work when that is written down",
+      "flow/probing.ts",
+      `keys.accepted.set(fp, askedTs);`,
+      `keys.accepted.set(fp, wallClock(pass.hands));`,
+    ),
   ),
   rare(
     bug(

@@ -25,10 +25,10 @@ declare module "vitest" {
 
 const SCRIPT = join(import.meta.dirname, "kubernetes.sh");
 
-/** A real API server with RBAC on. Built first where it is not in the cache yet, which takes minutes. */
+/** A real API server with RBAC on, its controllers and scheduler, and nodes without machines. Built first where it is not in the cache yet, which takes minutes. */
 export default async (project: TestProject): Promise<() => Promise<void>> => {
   const dir = await mkdtemp(join(tmpdir(), "imkit-rotator-peers-kubernetes-"));
-  const args = ["start", dir, "--owner", String(process.pid)];
+  const args = ["start", dir, "--controllers", "--owner", String(process.pid)];
   const starting = spawn("bash", [SCRIPT, ...args], { stdio: ["ignore", "inherit", "inherit"] });
   const [status] = (await once(starting, "exit")) as [number | null];
   if (status !== 0)

@@ -1,7 +1,13 @@
 import { existsSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
-import { type Answer, closeJourneys, type Journey, startJourney, startWithNothing } from "../../kit/journey.ts";
+import {
+  type Answer,
+  closeJourneys,
+  type Journey,
+  startJourney,
+  startWithNothing,
+} from "../../kit/journey.ts";
 import { hasTerminal } from "../../kit/terminal.ts";
 
 afterAll(closeJourneys);
@@ -126,7 +132,11 @@ describe.skipIf(!hasTerminal).concurrent("a key leaked", { timeout: 120_000 }, (
     writeFileSync(join(j.dir, "go"), "");
     await j.try(second);
     const third = await j.say(EMERGENCY, 3);
-    expect(third.result["stores"]).toMatchObject([{ name: "slow" }, { state: "written" }, { state: "written" }]);
+    expect(third.result["stores"]).toMatchObject([
+      { name: "slow" },
+      { state: "written" },
+      { state: "written" },
+    ]);
     const done = await j.take(third);
     expect(done).toMatchObject({ code: 0, result: { status: "done" } });
     expect(done.result["rotation"]).toBe(first.result["rotation"]);
@@ -162,7 +172,10 @@ describe.skipIf(!hasTerminal).concurrent("a key leaked", { timeout: 120_000 }, (
     await j.try(await stage(j));
     rmSync(join(j.dir, "go"));
     const second: Promise<Answer>[] = [];
-    const go = { see: /goes on as an emergency, and this one follows/, act: () => writeFileSync(join(j.dir, "go"), "") };
+    const go = {
+      see: /goes on as an emergency, and this one follows/,
+      act: () => writeFileSync(join(j.dir, "go"), ""),
+    };
     const first = await j.say("imkit-rotator rotate --wait=1h", 0, {
       when: [
         {

@@ -14,7 +14,11 @@ const bothOld = { one: "old", two: "old" };
 const bothNew = { one: "new1", two: "new1" };
 const stage = (j: Journey, key = j.issue()): Promise<Answer> =>
   j.say("imkit-rotator stage demo", 0, { piped: true, paste: [key] });
-const refused = async (j: Journey, why: RegExp, exits: Readonly<Record<string, number>> = {}): Promise<Answer> => {
+const refused = async (
+  j: Journey,
+  why: RegExp,
+  exits: Readonly<Record<string, number>> = {},
+): Promise<Answer> => {
   const before = j.holds();
   const answer = await j.say(ROLLBACK, 4);
   expect(answer.error).toMatchObject({ code: "ROLLBACK_REFUSED", why: expect.stringMatching(why) });

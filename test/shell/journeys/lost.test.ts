@@ -45,7 +45,11 @@ describe.skipIf(!hasTerminal).concurrent("what is lost", { timeout: 120_000 }, (
     expect(gate).toMatchObject({ code: 3 });
     const unclear = await j.take(gate, { exits: { "confirm-revoked demo": 1 } });
     expect(unclear).toMatchObject({ code: 1, error: { code: "IMKIT_UNCLEAR" } });
-    const done = await j.take(unclear, { choose: /--waive/, exits: { "confirm-revoked demo": 1, "confirm-revoked demo --key-from-stdin": 0, "doctor demo": 5 }, paste: [j.key("new1")] });
+    const done = await j.take(unclear, {
+      choose: /--waive/,
+      exits: { "confirm-revoked demo": 1, "confirm-revoked demo --key-from-stdin": 0, "doctor demo": 5 },
+      paste: [j.key("new1")],
+    });
     expect(done).toMatchObject({ code: 0 });
     await j.end({ calls: 190, reports: 1 });
   });

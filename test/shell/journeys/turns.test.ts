@@ -111,12 +111,17 @@ describe.skipIf(!hasTerminal).concurrent("a wrong turn", { timeout: 120_000 }, (
     j.revoke("old");
     j.revoke("new1");
     const dark = await j.say(ROTATE, 3);
-    expect((await j.say("imkit-rotator status demo", 0)).result).toMatchObject({ apps: [{ state: "blackout" }] });
+    expect((await j.say("imkit-rotator status demo", 0)).result).toMatchObject({
+      apps: [{ state: "blackout" }],
+    });
     const back = await j.take(dark, { piped: true });
     expect(back).toMatchObject({ line: ROTATE, code: 3 });
     expect(back.result["rotation"]).toBe(first.result["rotation"]);
     expect(j.holds()).toEqual({ one: "new2", two: "new2" });
-    expect(await j.take(back)).toMatchObject({ code: 0, result: { status: "done", blackoutMs: expect.any(Number) } });
+    expect(await j.take(back)).toMatchObject({
+      code: 0,
+      result: { status: "done", blackoutMs: expect.any(Number) },
+    });
     await j.end({ calls: 160 });
   });
 
@@ -124,9 +129,11 @@ describe.skipIf(!hasTerminal).concurrent("a wrong turn", { timeout: 120_000 }, (
     const j = await startJourney(twice);
     j.name("stranger", madeKey());
     const first = await j.say(EMERGENCY, 3);
-    await j.take(first, { paste: [j.key("stranger")], idle: /--wait=4h/, exits: { "stage demo": 4 } }).then((refused) =>
-      j.take(refused, { exits: { "rotate demo": 4, "stage demo --discard": 0 }, choose: /--replace/ }),
-    );
+    await j
+      .take(first, { paste: [j.key("stranger")], idle: /--wait=4h/, exits: { "stage demo": 4 } })
+      .then((refused) =>
+        j.take(refused, { exits: { "rotate demo": 4, "stage demo --discard": 0 }, choose: /--replace/ }),
+      );
     expect(j.holds()).toEqual(bothNew);
     expect(j.runsOn()).toEqual(bothNew);
     await j.end({ calls: 120, reports: 1 });
@@ -202,7 +209,15 @@ describe.skipIf(!hasTerminal).concurrent("a wrong turn", { timeout: 120_000 }, (
     expect(j.holds()).toEqual({ one: "new2", two: "new2" });
     expect(asked.steps[0]?.text).toMatch(/revoke every API Key/);
     expect(await j.take(asked)).toMatchObject({ code: 0 });
-    expect(j.sandbox.keys().map(({ revokedAt }) => revokedAt === null)).toEqual([false, false, true, ...j.sandbox.keys().slice(3).map(() => true)]);
+    expect(j.sandbox.keys().map(({ revokedAt }) => revokedAt === null)).toEqual([
+      false,
+      false,
+      true,
+      ...j.sandbox
+        .keys()
+        .slice(3)
+        .map(() => true),
+    ]);
     await j.end({ calls: 170 });
   });
 
@@ -248,8 +263,14 @@ describe.skipIf(!hasTerminal).concurrent("a wrong turn", { timeout: 120_000 }, (
     expect(stopped.error).toMatchObject({ code: "PLAN_CHANGED" });
     const dropped = await j.take(stopped, { idle: /^Put the target back/ });
     expect(dropped).toMatchObject({ line: `${ROTATE} --drop two`, code: 3 });
-    writeFileSync(join(j.dir, "three.env"), readFileSync(join(j.dir, "one.env"), "utf8").replace(j.key("new1"), j.key("old")));
-    j.edit(/(\n.*)name: one(.*)one\.env(.*\n)/, "$1name: one$2one.env$3      - { name: three, type: dotenv, path: ./three.env, key: IMKIT_API_KEY }\n");
+    writeFileSync(
+      join(j.dir, "three.env"),
+      readFileSync(join(j.dir, "one.env"), "utf8").replace(j.key("new1"), j.key("old")),
+    );
+    j.edit(
+      /(\n.*)name: one(.*)one\.env(.*\n)/,
+      "$1name: one$2one.env$3      - { name: three, type: dotenv, path: ./three.env, key: IMKIT_API_KEY }\n",
+    );
     await j.try(dropped);
     const more = await j.say(ROTATE, 3);
     expect(more.result["stores"]).toMatchObject([
