@@ -159,10 +159,9 @@ export const work = async (
     confirm = false;
     if (hands.signal.aborted) break;
     // What is said to a person is said of the ledger as it is now, not as it was before a long look.
-    const seen = phaseOf(journal.state());
+    const before = { phase: phaseOf(journal.state()), entries: journal.entries() };
     await journal.refresh();
-    if (WAITS.includes(seen) && isOpen(journal.state()) && !WAITS.includes(phaseOf(journal.state())))
-      continue;
+    if (journal.entries() !== before.entries && mayGoOn(journal.state(), before.phase)) continue;
     await settle(journal, () => waitingNews(hands, journal));
     const phase = phaseOf(journal.state());
     const left = options.waitMs - (hands.clock.monotonic() - started);
@@ -180,6 +179,12 @@ export const work = async (
   }
   await sayStillAccepted(journal, keys);
   return { state: journal.state(), phase: phaseOf(journal.state()), worked, head: journal.head(), ends };
+};
+
+/** Somebody gave what was waited for, or took away what was, while this one looked. */
+const mayGoOn = (s: AppState, before: Phase): boolean => {
+  const phase = phaseOf(s);
+  return isOpen(s) && !WAITS.includes(phase) && (phase === "rotating" || WAITS.includes(before));
 };
 
 /** Until somebody writes to the ledger, or the time is over. */

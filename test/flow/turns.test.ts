@@ -127,6 +127,24 @@ describe("who waits for a key", () => {
   });
 });
 
+describe("who waits for the soak", () => {
+  test("goes on at once when a leak is called out, whenever that is", async () => {
+    for (let at = 0; at < 600; at += 25) {
+      await tell({ workloads: [workload("manual")], soakMs: 300_000 }, async (w) => {
+        await w.stage(w.key());
+        await w.rotate();
+        for (const each of w.workloads.values()) w.restart(each);
+        const running = w.rotate({ restarted: true });
+        await w.sleep(at);
+        const called = w.rotate({ alarm });
+        expect((await running).says).toBe("waiting-revoke");
+        expect((await called).says).toBe("waiting-revoke");
+        expect(w.time.now()).toBeLessThan(60_000);
+      });
+    }
+  });
+});
+
 describe("a restart", () => {
   test("that was made before the stores were written once more is not taken for one after it", async () => {
     await tell({ stores: stores("a"), workloads: [workload("manual")] }, async (w) => {
