@@ -1,5 +1,5 @@
 /**
- * `npm run bench [-- four-stores]`: each figure is a ratio against a floor measured in the same run, the two taken in turns. Loopback only; stops by itself.
+ * `npm run bench [-- four-stores|kubernetes]`: each figure is a ratio against a floor measured in the same run, the two taken in turns. Loopback only; stops by itself.
  */
 import { spawnSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
@@ -22,6 +22,7 @@ import { fileLedger } from "../src/io/ledger/file.ts";
 import { startSandbox } from "../src/shell/sandbox/server.ts";
 import { blackout } from "./blackout.ts";
 import { runChild } from "./child.ts";
+import { kubernetesAppend } from "./kubernetes.ts";
 import { fourStores, missingPeers } from "./four-stores.ts";
 
 const root = join(import.meta.dirname, "..");
@@ -204,13 +205,16 @@ const oneStore = async (): Promise<void> => {
 const leftOut: string[] = [];
 
 try {
-  if (process.argv[2] !== "four-stores") await oneStore();
+  if (process.argv[2] === undefined) await oneStore();
   const missing = missingPeers();
   if (missing !== null)
-    leftOut.push(`four stores: ${missing} not installed yet; npm test -- peers does that`);
-  else
-    for (const { ours, floor, ...row } of await fourStores(folder, bin, env))
+    leftOut.push(`four stores and Kubernetes: ${missing} not installed yet; npm test -- peers does that`);
+  else {
+    const four = process.argv[2] === "kubernetes" ? [] : await fourStores(folder, bin, env);
+    const append = process.argv[2] === "four-stores" ? [] : [await kubernetesAppend(folder)];
+    for (const { ours, floor, ...row } of [...four, ...append])
       rows.push({ ...row, ours: median(ours), floor: median(floor) });
+  }
 } finally {
   rmSync(folder, { recursive: true, force: true });
 }

@@ -46,7 +46,7 @@ export const addCommands = (program: Command, run: (job: Job) => void): void => 
     .action((app, flags) =>
       run(async (io, globals) => {
         const { config, apps } = await wiredAll(io, globals, app);
-        if (flags.printPolicy) return (await import("./commands/policy.ts")).printPolicies(io, apps);
+        if (flags.printPolicy) return (await import("./commands/policy.ts")).printPolicies(io, apps, config);
         return (await import("./commands/doctor.ts")).doctorCommand(io, apps, config);
       }),
     );

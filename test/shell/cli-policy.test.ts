@@ -49,3 +49,43 @@ it("on a terminal the policy alone is on standard output", async () => {
   expect(parseAllDocuments(stdout)).toHaveLength(2);
   expect(stderr).toContain("demo/k8s");
 });
+
+it("rollouts, ledger and escrow in Kubernetes: a role for each, with the names of the config", async () => {
+  const w = await withStores(`      - { name: env, type: dotenv, path: ./env.env, key: K }
+    rollouts:
+      - { name: api, type: kubernetes, namespace: chat-prod, workloads: [deployment/api, deployment/web, daemonset/agent] }
+ledger: { type: kubernetes, namespace: keys-ledger }
+escrow: { type: kubernetes, namespace: keys }
+`);
+  const { code, stdout } = await w.run(["doctor", "--print-policy", "--json"]);
+  expect(code).toBe(0);
+  const { policies } = lastJson(stdout) as { policies: { target: string; policy: string }[] };
+  expect(policies.map((p) => p.target)).toEqual(["api", "ledger", "escrow"]);
+  const [api, ledger, escrow] = policies.map(({ policy }) =>
+    parseAllDocuments(policy).map((d) => d.toJS() as Record<string, unknown>),
+  );
+  const name = "imkit-rotator-rollout-demo-api";
+  expect(api).toMatchObject([
+    {
+      kind: "Role",
+      metadata: { name, namespace: "chat-prod" },
+      rules: [
+        { resources: ["deployments"], resourceNames: ["api", "web"], verbs: ["get", "patch"] },
+        { resources: ["daemonsets"], resourceNames: ["agent"], verbs: ["get", "patch"] },
+      ],
+    },
+    { kind: "RoleBinding", metadata: { name, namespace: "chat-prod" }, roleRef: { name } },
+  ]);
+  expect(api?.[0]?.["rules"]).toHaveLength(2);
+  expect(ledger).toMatchObject([
+    {
+      metadata: { namespace: "keys-ledger" },
+      rules: [{ resources: ["configmaps"], verbs: ["create", "get"] }],
+    },
+    { metadata: { namespace: "keys-ledger" } },
+  ]);
+  expect(escrow).toMatchObject([
+    { metadata: { namespace: "keys" }, rules: [{ resourceNames: ["imkit-rotator-escrow-demo"] }] },
+    { metadata: { namespace: "keys" }, subjects: [{ namespace: "imkit-rotator" }] },
+  ]);
+});

@@ -1,8 +1,11 @@
 import aws from "../../../deploy/policies/aws-secrets-manager.json" with { type: "json" };
 import azure from "../../../deploy/policies/azure-key-vault.json" with { type: "json" };
 import create from "../../../deploy/policies/kubernetes-role-create.yaml";
+import escrow from "../../../deploy/policies/kubernetes-escrow.yaml";
+import ledger from "../../../deploy/policies/kubernetes-ledger.yaml";
 import role from "../../../deploy/policies/kubernetes-role.yaml";
-import type { StoreConfig } from "../../io/config.ts";
+import rollout from "../../../deploy/policies/kubernetes-rollout.yaml";
+import type { Config, RolloutConfig, StoreConfig } from "../../io/config.ts";
 import type { Io } from "../io.ts";
 import type { Wired } from "../wire.ts";
 
@@ -16,9 +19,18 @@ type Policy = {
   readonly todo: string;
 };
 
-/** The least rights that each store of the apps needs, made from deploy/policies/. @returns 0 */
-export const printPolicies = (io: Io, apps: readonly Wired[]): number => {
-  const all = apps.flatMap(({ name, config }) => config.stores.flatMap((store) => policyOf(name, store)));
+/** The least rights that each store and rollout of the apps needs, and ledger and escrow, made from deploy/policies/. @returns 0 */
+export const printPolicies = (io: Io, apps: readonly Wired[], config: Config): number => {
+  const all = [
+    ...apps.flatMap(({ name, config: { stores, rollouts } }) => [
+      ...stores.flatMap((store) => policyOf(name, store)),
+      ...rollouts.flatMap((one) => rolloutPolicy(name, one)),
+    ]),
+    ...roomPolicies(
+      config,
+      apps.map(({ name }) => name),
+    ),
+  ];
   if (io.json) {
     io.out(JSON.stringify({ schemaVersion: 1, policies: all }));
     return 0;
@@ -27,7 +39,7 @@ export const printPolicies = (io: Io, apps: readonly Wired[]): number => {
     io.say(`${app}/${target} (${type}): ${todo}`);
     io.out(policy.trimEnd());
   }
-  if (all.length === 0) io.say("No store of these needs a policy: files need their own permissions alone.");
+  if (all.length === 0) io.say("Nothing of these needs a policy: files need their own permissions alone.");
   return 0;
 };
 
@@ -52,13 +64,58 @@ const policyOf = (app: string, { name: target, type, settings }: StoreConfig): r
       const policy = files
         .replaceAll(/^( +namespace:) chat$/gm, `$1 ${text("namespace", "NAMESPACE")}`)
         .replaceAll("[imkit-secrets]", `[${text("secret", "imkit-secrets")}]`);
-      return [
-        { ...base, format: "yaml", policy, todo: "put your ServiceAccount in, then: kubectl apply -f -" },
-      ];
+      return [{ ...base, format: "yaml", policy, todo: APPLY }];
     }
     default:
       return [];
   }
+};
+
+const APPLY = "put your ServiceAccount in, then: kubectl apply -f -";
+
+/** A Role of its own for each rollout: two may be in one namespace. */
+const rolloutPolicy = (app: string, { name: target, type, settings }: RolloutConfig): readonly Policy[] => {
+  if (type !== "kubernetes") return [];
+  const { namespace, workloads } = settings as {
+    readonly namespace: string;
+    readonly workloads: readonly string[];
+  };
+  const rules = ["deployment", "statefulset", "daemonset"].flatMap((kind) => {
+    const names = workloads.flatMap((one) =>
+      one.startsWith(`${kind}/`) ? [one.slice(kind.length + 1)] : [],
+    );
+    const rule = `  - apiGroups: [apps]\n    resources: [${kind}s]\n    resourceNames: [${names.join(", ")}]\n    verbs: [get, patch]\n`;
+    return names.length === 0 ? [] : [rule];
+  });
+  const policy = rollout
+    .replace(/^rules:\n[^]*?(?=^---$)/m, `rules:\n${rules.join("")}`)
+    .replaceAll(/^( +namespace:) chat$/gm, `$1 ${namespace}`)
+    .replaceAll(/^( +name:) imkit-rotator-rollout$/gm, `$1 imkit-rotator-rollout-${app}-${target}`);
+  return [{ app, target, type, format: "yaml", policy, todo: APPLY }];
+};
+
+/** One ledger role for all apps; an escrow names one Secret for each of them. */
+const roomPolicies = (config: Config, apps: readonly string[]): readonly Policy[] => {
+  const base = { app: "", type: "kubernetes", format: "yaml", todo: APPLY } as const;
+  const names = apps.map((app) => `imkit-rotator-escrow-${app}`);
+  const made: Policy[] = [];
+  if (config.ledger !== null) {
+    const policy = ledger.replaceAll(/(namespace:?) imkit-ledger$/gm, `$1 ${config.ledger.namespace}`);
+    made.push({ ...base, target: "ledger", policy });
+  }
+  if (config.escrow !== null) {
+    const { namespace } = config.escrow;
+    const [of = "", binding = ""] = escrow
+      .replaceAll("[imkit-rotator-escrow-chat-prod]", `[${names.join(", ")}]`)
+      .split(/^---$/m);
+    // The last namespace is the ServiceAccount's, which a person fills in.
+    const inPlace = (text: string): string =>
+      text
+        .replace(/^( {2}namespace:) imkit-rotator$/m, `$1 ${namespace}`)
+        .replace("-n imkit-rotator ", `-n ${namespace} `);
+    made.push({ ...base, target: "escrow", policy: `${inPlace(of)}---${inPlace(binding)}` });
+  }
+  return made;
 };
 
 /** AWS adds six characters to a name, which a policy by name has to leave open. */
