@@ -78,11 +78,11 @@ rollout was triggered at least once and never more often than there are intents 
 `;
 
 const TAIL = `
-*mode*: \`overlap\` = the old key still works while \`rotate\` runs, \`replace\` = it is dead already, \`first\` = there was none.
+*mode*: \`overlap\` = the old key still works while \`rotate\` runs, \`replace\` = it is dead already, \`first\` = there was none. \`nothing staged\`, \`staged\`, \`all written\` = where a rotation stood when the leak was called out.
 
 ## Left behind on purpose
-A killed process may leave one \`.tmp-…\` file in the ledger folder (removed when it is a day old; readers ignore it; it holds one entry, no key) and, when the
-very first \`stage\` was killed while it made the escrow identity, one \`.tmp-escrow-identity.txt-…\` (0600) beside the identity.
+A killed process may leave one \`.tmp-…\` file in the ledger folder or in the folder of reports (removed when it is a day old; readers ignore it; it holds one
+entry or one report, no key) and, when the very first \`stage\` was killed while it made the escrow identity, one \`.tmp-escrow-identity.txt-…\` (0600) beside the identity.
 
 ## The known window
 A rotator that is *paused* (SIGSTOP, a frozen virtual machine, a long swap storm) for more than 90 s counts as dead, and another one takes over. Where a

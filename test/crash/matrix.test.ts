@@ -59,8 +59,23 @@ const ROWS: readonly Row[] = [
     kill("rotate", "fsync,fdatasync", { mode, stride: 4 }),
     kill("rotate", "unlink", { mode, stride: 4 }),
   ]),
-  ...(["stage", "rotate", "confirm-revoked"] as const).map(
+  ...["pwrite64", "link", "rename", "unlink"].map((s) => kill("alarm", s)),
+  kill("alarm", "fsync,fdatasync", { stride: 2 }),
+  kill("alarm", "link", { mode: "replace" }),
+  ...["pwrite64", "link", "rename", "unlink"].map((s) => kill("emergency", s)),
+  kill("emergency", "fsync,fdatasync", { stride: 2 }),
+  kill("emergency", "write", { fault: { kind: "SIGKILL", syscall: "write", paths: ENV } }),
+  ...["link", "rename"].map((s) => kill("emergency", s, { mode: "replace" })),
+  kill("emergency", "fsync,fdatasync", { mode: "replace", stride: 4 }),
+  ...["link", "fsync,fdatasync"].map((s) => kill("escalation", s)),
+  ...["pwrite64", "link", "rename", "unlink"].map((s) => kill("rollback", s)),
+  kill("rollback", "fsync,fdatasync", { stride: 2 }),
+  kill("rollback", "write", { fault: { kind: "SIGKILL", syscall: "write", paths: ENV } }),
+  ...(["stage", "rotate", "confirm-revoked", "alarm", "emergency", "rollback"] as const).map(
     (command): Row => ({ command, mode: "overlap", fault: { kind: "kill -9", syscall: "entry" } }),
+  ),
+  ...(["emergency", "rollback"] as const).map(
+    (command): Row => ({ command, mode: "overlap", fault: { kind: "SIGTERM", syscall: "link" } }),
   ),
   ...(["stage", "rotate", "confirm-revoked"] as const).flatMap((command) =>
     (["SIGTERM", "SIGINT"] as const).map(
@@ -75,6 +90,13 @@ const ROWS: readonly Row[] = [
     ),
   ),
 ];
+
+/** Names of the table. */
+const LABEL: Partial<Record<Command, readonly [command: string, state: string]>> = {
+  alarm: ["rotate --emergency", ", nothing staged"],
+  emergency: ["rotate --emergency", ", staged"],
+  escalation: ["rotate --emergency", ", all written"],
+};
 
 /** Two at a time, each in a world of its own. */
 const WORKERS = 2;
@@ -249,9 +271,10 @@ const nameOf = ({ command, mode, fault }: Row): Line["row"] => {
         ? " to the env file"
         : " to a terminal or pipe"
       : "";
+  const [name, state] = LABEL[command] ?? [command, ""];
   return {
-    command,
-    mode,
+    command: name,
+    mode: `${mode}${state}`,
     fault: fault.kind,
     at: fault.kind === "kill -9" ? "a new entry seen" : `${fault.syscall.split(",")[0]}${only}`,
   };

@@ -5,13 +5,44 @@ import { findKey } from "../kit/leak.ts";
 import type { Ran } from "../kit/program.ts";
 import { entriesIn, type Mode, namesIn, type Traced, temporaries, type World } from "./world.ts";
 
-export type Command = "stage" | "rotate" | "confirm-revoked";
+/**
+ * `alarm` = `rotate --emergency` before anything is staged, `emergency` = the same with a staged key, `escalation` = the same when everything
+ * is written and the person is asked to revoke.
+ */
+export type Command =
+  | "stage"
+  | "rotate"
+  | "confirm-revoked"
+  | "alarm"
+  | "emergency"
+  | "escalation"
+  | "rollback";
 
 const STAGE = ["stage", "demo", "--from-stdin", "--json"];
 const ROTATE = ["rotate", "demo", "--json"];
 const CONFIRM = ["confirm-revoked", "demo", "--json"];
-export const argsOf = (command: Command): readonly string[] =>
-  ({ stage: STAGE, rotate: ROTATE, "confirm-revoked": CONFIRM })[command];
+const ALARM = ["rotate", "demo", "--emergency", "--json"];
+const ROLLBACK = ["rollback", "demo", "--json"];
+const ARGS: Readonly<Record<Command, readonly string[]>> = {
+  stage: STAGE,
+  rotate: ROTATE,
+  "confirm-revoked": CONFIRM,
+  alarm: ALARM,
+  emergency: [...ALARM, "--order", "replace-first"],
+  escalation: ALARM,
+  rollback: ROLLBACK,
+};
+/** The moment of the undisturbed way at which each begins. */
+const MOMENT: Readonly<Record<Command, "stage" | "rotate" | "confirm-revoked">> = {
+  stage: "stage",
+  rotate: "rotate",
+  "confirm-revoked": "confirm-revoked",
+  alarm: "stage",
+  emergency: "rotate",
+  escalation: "confirm-revoked",
+  rollback: "confirm-revoked",
+};
+export const argsOf = (command: Command): readonly string[] => ARGS[command];
 export const stdinOf = (world: World, command: Command): string => (command === "stage" ? world.newKey : "");
 
 /** Saves the moments right before each command; throws when the undisturbed way is not what it should be. */
@@ -34,7 +65,7 @@ const need = (ran: Ran, code: number): void => {
 
 /** Puts the world back to right before a command. */
 export const rewind = (world: World, command: Command, mode: Mode): void => {
-  world.restore(`before ${command}`);
+  world.restore(`before ${MOMENT[command]}`);
   const revoked = (mode === "replace" && command !== "stage") || command === "confirm-revoked";
   world.imkit.accept(...(revoked ? [] : [world.oldKey]), world.newKey);
 };
@@ -44,15 +75,25 @@ export const afterCrash = (world: World, mode: Mode, command: Command): string[]
   const wrong: string[] = [];
   const [before, after] = [world.env(mode === "first" ? null : world.oldKey), envAfter(world, mode)];
   const now = world.envNow();
-  const may = { stage: [before], rotate: [before, after], "confirm-revoked": [after] }[command];
-  if (!may.includes(now)) wrong.push("the env file is neither the old nor the new one");
+  const isBack = command === "rollback";
+  const may: Readonly<Record<Command, readonly string[]>> = {
+    stage: [before],
+    rotate: [before, after],
+    "confirm-revoked": [after],
+    alarm: [before],
+    emergency: [before, after],
+    escalation: [after],
+    rollback: [before, after],
+  };
+  if (!may[command].includes(now)) wrong.push("the env file is neither the old nor the new one");
   const left = temporaries(world);
   if (left.length > 1) wrong.push(`more than one temporary file: ${left.map(safeName).join(" ")}`);
   entriesIn(world.ledgerDir).forEach((name, at) => {
     if (name !== `${String(at).padStart(8, "0")}.json`) wrong.push("a hole in the ledger");
     if (!readFileSync(join(world.ledgerDir, name), "utf8").endsWith("}\n")) wrong.push(`${name} is torn`);
   });
-  if (now === after && before !== after && intents(world, "write") === 0)
+  const isWritten = isBack ? now === before : now === after;
+  if (isWritten && before !== after && intents(world, "write") < (isBack ? 2 : 1))
     wrong.push("a store was written without an intent");
   if (world.triggers() > intents(world, "roll")) wrong.push("a rollout was triggered without an intent");
   return wrong;
@@ -82,24 +123,35 @@ export const goOn = async (
     // Where it was called durable nobody has the key any more; a blob without a ledger entry is taken in by the next command, too.
     if (!durable && !(kept && odd)) await expect(STAGE, 0, world.newKey);
   }
-  if (command !== "confirm-revoked") {
+  if (command === "alarm") {
+    const alarm = (code: number): Promise<Ran> => expect(ALARM, code);
+    // Both orders: first the alarm and then the key, or the other way round.
+    if (!odd) await alarm(3);
+    await expect(STAGE, 0, world.newKey);
+    await alarm(mode === "overlap" ? 3 : 0);
+  } else if (command === "emergency" || command === "escalation" || command === "rollback") {
+    await expect(ARGS[command], mode === "overlap" ? 3 : 0);
+  } else if (command !== "confirm-revoked") {
     if (mode === "replace") world.imkit.accept(world.newKey);
     await expect(ROTATE, mode === "overlap" ? 3 : 0);
   }
+  const isBack = command === "rollback";
   if (mode === "overlap") {
-    world.imkit.accept(world.newKey);
+    world.imkit.accept(isBack ? world.oldKey : world.newKey);
     await expect(CONFIRM, 0);
   }
-  return [...wrong, ...(await atTheEnd(world, mode, odd))];
+  const isEmergency = command === "alarm" || command === "emergency" || command === "escalation";
+  if (isEmergency && reports(world).length === 0) wrong.push("there is no report of the leak");
+  const end = isBack ? world.env(world.oldKey) : envAfter(world, mode);
+  return [...wrong, ...leaks(world, hit), ...(await atTheEnd(world, end, odd))];
 };
 
 const TOLERATED =
-  /^state\/demo\/ledger\/\.tmp-[0-9a-f]+$|^home\/\.config\/imkit-rotator\/\.tmp-escrow-identity\.txt-[0-9a-f]+$/;
+  /^state\/demo\/(?:ledger|reports)\/\.tmp-[0-9a-f]+$|^home\/\.config\/imkit-rotator\/\.tmp-escrow-identity\.txt-[0-9a-f]+$/;
 
-const atTheEnd = async (world: World, mode: Mode, odd: boolean): Promise<string[]> => {
+const atTheEnd = async (world: World, env: string, odd: boolean): Promise<string[]> => {
   const wrong: string[] = [];
-  if (world.envNow() !== envAfter(world, mode))
-    wrong.push("the env file is not the old one with the new value");
+  if (world.envNow() !== env) wrong.push("the env file is not the old one with the new value");
   const verified = await world.run(["audit", "verify", "--json"]);
   if (verified.code !== 0) wrong.push(`audit verify ends ${verified.code}`);
   const audit = JSON.parse(verified.stdout.split("\n")[0] ?? "") as {
@@ -141,10 +193,16 @@ const leaks = (world: World, hit: Ran): string[] => {
   const ledger = entriesIn(world.ledgerDir).map((name) =>
     readFileSync(join(world.ledgerDir, name), "latin1"),
   );
-  const text = [hit.stdout, hit.stderr, ...ledger].join("\n");
+  const text = [hit.stdout, hit.stderr, ...ledger, ...reports(world)].join("\n");
   return [world.oldKey, world.newKey].flatMap((key) =>
     findKey(text, key).map((form) => `a key came out: ${form}`),
   );
+};
+
+/** What the reports of leaks say. */
+const reports = (world: World): readonly string[] => {
+  const dir = join(world.dir, "state", "demo", "reports");
+  return namesIn(dir).map((name) => readFileSync(join(dir, name), "latin1"));
 };
 
 const envAfter = (world: World, mode: Mode): string =>
@@ -186,6 +244,7 @@ export const placeOf = (world: World, line: string): string => {
   if (below === "state/demo/ledger") return "ledger folder";
   if (below.startsWith("state/demo/escrow/")) return "escrow blob";
   if (below === "state/demo/escrow") return "escrow folder";
+  if (below.startsWith("state/demo/reports")) return "report";
   if (below.includes("escrow-identity")) return "escrow identity";
   if (below.startsWith("home/.config")) return "identity folder";
   if (below.startsWith("state")) return "state folder";
