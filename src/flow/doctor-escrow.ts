@@ -25,7 +25,8 @@ export const escrowChecks = async (hands: Hands, journal: Journal): Promise<read
     }
   } catch (error) {
     const why = error instanceof RotatorError ? `${error.what} ${error.why}`.trim() : "It cannot be opened.";
-    const fix = `Restore the folder ${where} from a backup`;
+    const known = error instanceof RotatorError ? error.do[0] : undefined;
+    const fix = known ?? `Restore the folder ${where} from a backup`;
     return [{ id: "escrow", status: "fail", message: why, fix }];
   }
   const keys = openKeys(hands, journal);
@@ -45,7 +46,7 @@ const summary = (where: string, count: number, closed: readonly string[]): Found
     id: "escrow",
     status: "fail",
     message: `${closed.length} of ${count} key(s) in ${where} cannot be opened. ${why}`,
-    fix: `Put the escrow identity that was in use back, or the folder ${where} from a backup; what can be done without follows`,
+    fix: `Put the escrow identity that was in use back, or what lies in ${where} from a backup; what can be done without follows`,
   };
 };
 
