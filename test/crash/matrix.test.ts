@@ -261,7 +261,7 @@ const runRow = async (row: Row): Promise<Line> => {
 
 const pointsOf = (row: Row, last: number, stride: number): string => {
   if (row.loose) return "every one";
-  return stride === 1 ? `1–${last}` : `1–${last}, every ${stride}th`;
+  return stride === 1 ? `1–${last}` : `1–${last}, every ${stride === 2 ? "2nd" : `${stride}th`}`;
 };
 
 const nameOf = ({ command, mode, fault }: Row): Line["row"] => {
