@@ -33,10 +33,13 @@ export const lostLedger = ({ ledger, escrow }: Pick<Hands, "ledger" | "escrow">)
 /** The first entry of a ledger, with its public salt. */
 export const ensureGenesis = (hands: Hands, journal: Journal): Promise<void> =>
   settle(journal, async () => {
-    const s = journal.state();
     // A key is sealed after the first entry alone: sealed keys without one are those of a ledger that is gone.
-    if (s.salt === null && (await hands.escrow.list()).length > 0)
-      throw brokenLedger(hands.app.name, lostLedger(hands));
+    if (journal.state().salt === null && (await hands.escrow.list()).length > 0) {
+      // Or of one that was begun a moment ago.
+      await journal.refresh();
+      if (journal.state().salt === null) throw brokenLedger(hands.app.name, lostLedger(hands));
+    }
+    const s = journal.state();
     if (s.salt === null) return [{ type: "genesis", app: hands.app.name, salt: hex(hands.entropy(32)) }];
     if (s.app !== null && s.app !== hands.app.name) {
       throw brokenLedger(hands.app.name, `The ledger in ${hands.ledger.where} belongs to another app.`);

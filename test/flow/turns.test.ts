@@ -127,6 +127,19 @@ describe("who waits for a key", () => {
   });
 });
 
+describe("two who begin at once", () => {
+  test("the slower one sees that there is a ledger by now", async () => {
+    for (let pauseAt = 1; pauseAt < 4; pauseAt++) {
+      await tell({}, async (w) => {
+        const slow = w.stage(w.key(), true, { pauseAt, pauseMs: 60_000 });
+        await w.sleep(1_000);
+        expect((await w.stage(w.key())).says).toBe("accepted");
+        expect((await slow).says).toBe("accepted");
+      });
+    }
+  });
+});
+
 describe("who waits for the soak", () => {
   test("goes on at once when a leak is called out, whenever that is", async () => {
     for (let at = 0; at < 600; at += 25) {

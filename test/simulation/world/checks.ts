@@ -82,6 +82,7 @@ export const checksOf = (around: Around): Checks => {
   let workedAt = 0;
   let provedAt = 0;
   let grewAt = 0;
+  let calledAt = Number.NEGATIVE_INFINITY;
 
   const state = (): AppState => around.ledger().state();
   const fpOf = (text: string): string => {
@@ -218,6 +219,8 @@ export const checksOf = (around: Around): Checks => {
   const returned = (proc: Proc, s: AppState): void => {
     const r = s.rotation;
     const isAtWork = r?.ended === null && r.emergency !== null && r.verified?.run === r.run && r.verified.ok;
+    // Who decided just before is followed by the one who called.
+    if (time.now() - calledAt < 1_000) return;
     if (!isAtWork || proc.signal.aborted || r.newRejected || r.wrongKey) return;
     const isIdle = sound.phaseOf(s) === "rotating" && r.waitingFor !== "soak" && s.claim === null;
     const isUnsure = [...r.stores.values(), ...r.rollouts.values()].some((t) => t.open !== null);
@@ -448,6 +451,7 @@ export const checksOf = (around: Around): Checks => {
     if (before.leaked.size > 0 && last !== undefined) leakStays(proc, last, before);
     lastEntryAt.set(proc.claim.inst, time.now());
     grewAt = time.now();
+    if (entry.events.some((e) => e.type === "emergency-requested")) calledAt = time.now();
   };
 
   /** Nothing is done in the world before its durable intent, by a process that still is the holder as far as it can know. */
