@@ -77,8 +77,8 @@ apps:
     revoke: { probes: 1, every: 0s, control: true, escalateAfter: 4h }
 `;
 
-/** Has the AWS SDK make a call. Its cache is one for all commands: who needs it needs it whole. */
-const warmAws = async (key: string): Promise<void> => {
+/** Has each cloud's library make a call, of which only AWS's is answered. Their caches are one for all commands: who needs them needs them whole. */
+const warmClouds = async (key: string): Promise<void> => {
   const answer = {
     VersionId: "v".repeat(32),
     SecretString: key,
@@ -88,16 +88,30 @@ const warmAws = async (key: string): Promise<void> => {
   const aws = createServer((_, response) => response.end(JSON.stringify(answer)));
   await new Promise<void>((resolve) => aws.listen(0, "127.0.0.1", resolve));
   const endpoint = `http://127.0.0.1:${(aws.address() as AddressInfo).port}`;
-  Object.assign(process.env, { AWS_ACCESS_KEY_ID: "AKIAEXAMPLE", AWS_SECRET_ACCESS_KEY: "example" });
-  const store = `{ name: aws, type: aws-secrets-manager, region: us-east-1, secretId: warm, endpoint: "${endpoint}" }`;
+  const login = { AWS_ACCESS_KEY_ID: "AKIAEXAMPLE", AWS_SECRET_ACCESS_KEY: "example", WARM_TOKEN: "none" };
+  Object.assign(process.env, login);
+  const cluster = { name: "warm", cluster: { server: "https://127.0.0.1:9" } };
+  const context = { name: "warm", context: { cluster: "warm", user: "warm" } };
+  const users = [{ name: "warm", user: { token: "none" } }];
   writeFileSync(
-    "aws.config.yaml",
-    config("http://127.0.0.1:9")
-      .replace(/\{ name: env.*\}/, store)
-      .replaceAll("demo", "warm"),
+    "kubeconfig",
+    JSON.stringify({ clusters: [cluster], contexts: [context], users, "current-context": "warm" }),
   );
-  await run(["status", "--config", "aws.config.yaml"]);
-  for (const kind of ["look", "work"] as const) keep(kind, "aws.cjs");
+  const vault =
+    'type: azure-key-vault, vaultUrl: "https://127.0.0.1:9", secret: warm, verifyChallengeResource: false';
+  const stores = {
+    aws: `{ name: aws, type: aws-secrets-manager, region: us-east-1, secretId: warm, endpoint: "${endpoint}" }`,
+    azure: `{ name: azure, ${vault}, token: { valueFrom: { env: WARM_TOKEN } } }`,
+    identity: `{ name: azure, ${vault} }`,
+    kubernetes: "{ name: k8s, type: kubernetes-secret, kubeconfig: ./kubeconfig, namespace: warm }",
+  };
+  for (const [name, store] of Object.entries(stores)) {
+    const text = config("http://127.0.0.1:9").replace(/\{ name: env.*\}/, store);
+    writeFileSync(`${name}.config.yaml`, text.replaceAll("demo", "warm"));
+    await run(["status", "--config", `${name}.config.yaml`]);
+  }
+  for (const kind of ["look", "work"] as const)
+    for (const file of ["aws", "azure-secrets", "azure-identity", "kubernetes"]) keep(kind, `${file}.cjs`);
   aws.close();
 };
 
@@ -123,7 +137,7 @@ const main = async (): Promise<void> => {
   sandbox.revoke(1);
   const ended = await run(["confirm-revoked", "demo"]);
   keep("work");
-  await warmAws(sandbox.firstKey() ?? "");
+  await warmClouds(sandbox.firstKey() ?? "");
   leave(ended);
 };
 void main();
