@@ -12,6 +12,16 @@ export const kubePlace = ({ context }: KubePlace, rest: string): string =>
 export const kubectl = ({ context, namespace }: KubePlace & { readonly namespace: string }): string =>
   `kubectl ${context === undefined ? "" : `--context '${context.replaceAll("'", "'\\''")}' `}-n ${namespace}`;
 
+/** Gives one right to whoever runs the rotator, to paste. */
+export const granting = (place: KubePlace, { group, resource, verb, namespace, name }: Right): string => {
+  const at = kubectl({ ...place, namespace });
+  const role = `imkit-rotator-${verb}-${name ?? resource}`;
+  const kind = group === "" ? resource : `${resource}.${group}`;
+  const only = name === undefined ? "" : ` --resource-name=${name}`;
+  const who = `--serviceaccount=${namespace}:imkit-rotator   # or --user=NAME`;
+  return `${at} create role ${role} --verb=${verb} --resource=${kind}${only} && ${at} create rolebinding ${role} --role=${role} ${who}`;
+};
+
 /** One thing that somebody may do. Without `name` (a right to create cannot be bound to one) it is asked of the whole namespace. */
 export type Right = {
   readonly group: string;
@@ -43,10 +53,13 @@ export const mayI = async (
   const what = `${verb} ${name === undefined ? `${resource} in ${namespace}` : `${resource}/${name} in ${namespace}`}`;
   if (allowed === true) return { id, status: "ok", message: `this identity may ${what}` };
   if (allowed === false) {
-    const only = name === undefined ? "" : ` --resource-name=${name}`;
-    const kind = group === "" ? resource : `${resource}.${group}`;
-    const role = `imkit-rotator-${verb}-${name ?? resource}`;
-    const fix = `${kubectl({ ...place, namespace })} create role ${role} --verb=${verb} --resource=${kind}${only}, and bind it to this identity`;
+    const fix = granting(place, {
+      group,
+      resource,
+      verb,
+      namespace,
+      ...(name === undefined ? {} : { name }),
+    });
     return { id, status: "fail", message: `this identity may not ${what}`, fix, code: "AUTHZ" };
   }
   const problem = kubeProblem(answer, false);

@@ -2,6 +2,7 @@ import { ProviderError } from "../../src/core/errors.ts";
 import type { Check } from "../../src/ports.ts";
 import { bounded, CALL_LIMIT_MS } from "../kit.ts";
 import type { Aws, Description } from "./aws-secrets-manager-client.ts";
+import { CLOCK } from "./aws-secrets-manager-errors.ts";
 import { entryOf, withEntry } from "./aws-secrets-manager-entry.ts";
 import { type Finder, type Found, refusal } from "./aws-secrets-manager-find.ts";
 import { holderOf, isOurs, MOST_LABELS, PENDING, tokenFor } from "./aws-secrets-manager-labels.ts";
@@ -139,35 +140,43 @@ const byWriting = (config: Config): Check => ({
   fix: grant(config),
 });
 
-const failed = (id: string, error: ProviderError, config: Config): Check => ({
-  id,
-  status: "fail",
-  message: error.hint || "no answer in time",
-  fix: fixOf(error.code, config),
-  code: error.code,
-});
+const failed = (id: string, error: ProviderError, config: Config): Check => {
+  const message = error.hint || "no answer in time";
+  if (message.endsWith(CLOCK))
+    return { id: "clock", status: "fail", message, fix: "timedatectl set-ntp true", code: error.code };
+  return { id, status: "fail", message, fix: fixOf(error.code, config, id), code: error.code };
+};
 
-const fixOf = (code: ProviderError["code"], config: Config): string => {
-  const id = config.secretId;
+const fixOf = (code: ProviderError["code"], config: Config, check: string): string => {
+  const { secretId: id, region, endpoint = `https://secretsmanager.${region}.amazonaws.com` } = config;
   const profile = config.profile === undefined ? "" : ` --profile ${quoted(config.profile)}`;
-  const again = "Run doctor again; look at network and region if it stays.";
+  const key = `"$(${cli(config, `describe-secret --secret-id ${id} --query KmsKeyId --output text`)})"`;
+  const me = `"$(aws sts get-caller-identity${profile} --query Arn --output text)"`;
+  const reach = `curl -sSI ${quoted(endpoint)}   # network and region, as seen from here`;
   const fixes: Partial<Record<ProviderError["code"], string>> = {
-    NOT_FOUND: `Set create: true, or: ${cli(config, `create-secret --name ${id}`)}`,
+    NOT_FOUND: `${cli(config, `create-secret --name ${id}`)}   # or set create: true`,
     SOFT_DELETED: cli(config, `restore-secret --secret-id ${id}`),
-    NOT_OWNED: `${cli(config, `cancel-rotate-secret --secret-id ${id}`)}; if another service owns it, use another secret.`,
-    AUTHN: `Log in (aws sso login${profile}, or a role for this machine), then: aws sts get-caller-identity${profile}`,
+    NOT_OWNED: `${cli(config, `cancel-rotate-secret --secret-id ${id}`)}   # if another service owns it, use another secret`,
+    AUTHN: `aws sts get-caller-identity${profile}   # after: aws sso login${profile}, or a role for this machine`,
     AUTHZ: grant(config),
-    KMS: `Allow kms:Decrypt and kms:GenerateDataKey on the key that this names: ${cli(config, `describe-secret --secret-id ${id} --query KmsKeyId`)}`,
+    KMS: `aws kms create-grant --region ${region}${profile} --key-id ${key} --grantee-principal ${me} --operations Decrypt GenerateDataKey   # where it is disabled: aws kms enable-key`,
+    CONFIG:
+      check === "entry"
+        ? "Take jsonKey out of this store where the whole secret is the key; else mend the JSON in the secret."
+        : `${cli(config, `describe-secret --secret-id ${id}`)}   # region has to be its PrimaryRegion, where there is one`,
     CONFLICT: "Keep one of the members and remove the others.",
-    UNAVAILABLE: again,
-    TIMEOUT: again,
-    THROTTLED: again,
+    NAME: `${cli(config, "list-secrets --query 'SecretList[].Name'")}   # mend secretId`,
+    QUOTA: `${cli(config, `list-secret-version-ids --secret-id ${id}`)}   # remove labels that nothing needs, or wait a day`,
+    UNSUPPORTED: "Name a secret that was stored as text (SecretString); a binary one cannot be edited.",
+    UNAVAILABLE: reach,
+    TIMEOUT: reach,
+    THROTTLED: "Run doctor again in a minute.",
   };
   return fixes[code] ?? "Mend what is named and run again.";
 };
 
 const grant = ({ secretId }: Config): string =>
-  `Put the ARN of ${secretId} into deploy/policies/aws-secrets-manager.json, then: aws iam put-role-policy --role-name ROLE --policy-name imkit-rotator --policy-document file://deploy/policies/aws-secrets-manager.json`;
+  `aws iam put-role-policy --role-name ROLE --policy-name imkit-rotator --policy-document file://deploy/policies/aws-secrets-manager.json   # with the ARN of ${secretId} in it`;
 
 const cli = ({ region, endpoint, profile }: Config, command: string): string =>
   [

@@ -50,6 +50,8 @@ type Meaning = {
   readonly hint: string;
 };
 
+/** Ends the hint of what a wrong clock does, which is refused as a login is. */
+export const CLOCK = "this machine's clock is more than 5 minutes off";
 const AUTHN =
   "there is no valid AWS login, or this machine's clock is wrong; `aws sts get-caller-identity` shows who one is";
 const AUTHZ = "this AWS identity may not do that; see deploy/policies/aws-secrets-manager.json";
@@ -78,7 +80,7 @@ const NAMES: Readonly<Record<string, Meaning>> = {
 };
 
 const LOGIN =
-  /^(UnrecognizedClient|InvalidClientTokenId|InvalidSignature|SignatureDoesNotMatch|Expired?Token|MissingAuthenticationToken|IncompleteSignature|RequestExpired|RequestTimeTooSkewed|InvalidToken|Unauthorized|CredentialsProvider|TokenProvider|Provider)/;
+  /^(UnrecognizedClient|InvalidClientTokenId|InvalidSignature|SignatureDoesNotMatch|Expired?Token|MissingAuthenticationToken|IncompleteSignature|InvalidToken|Unauthorized|CredentialsProvider|TokenProvider|Provider)/;
 const THROTTLE = /^(Throttl|TooManyRequests|RequestLimitExceeded|RequestThrottled|SlowDown)/;
 const NEVER_ARRIVED =
   /^(ECONNREFUSED|ENOTFOUND|EAI_AGAIN|EHOSTUNREACH|ENETUNREACH|ERR_TLS_|ERR_SSL_|CERT_|UNABLE_TO_|SELF_SIGNED_|DEPTH_ZERO_)/;
@@ -86,6 +88,7 @@ const NEVER_ARRIVED =
 const meaning = ({ name, code, status, kms }: Facts): Meaning => {
   if (name === "AccessDeniedException" && kms) return no("KMS", KMS);
   if (Object.hasOwn(NAMES, name)) return NAMES[name] ?? perhaps("UNAVAILABLE", "no sense in the answer");
+  if (/^Request(Expired|TimeTooSkewed)/.test(name)) return no("AUTHN", CLOCK);
   if (name.startsWith("KMS")) return no("KMS", KMS);
   if (LOGIN.test(name)) return no("AUTHN", AUTHN);
   if (THROTTLE.test(name) || status === 429) return no("THROTTLED", "too many calls");

@@ -1,7 +1,7 @@
 import { ProviderError } from "../../src/core/errors.ts";
 import type { Check } from "../../src/ports.ts";
 import { foreignTags, MAX_TAGS, OP_TAG, type Current, type Vault, type Version } from "./azure-client.ts";
-import { fixOf } from "./azure-errors.ts";
+import { filled, fixOf, GRANT } from "./azure-errors.ts";
 
 type Place = {
   readonly vaultUrl: string;
@@ -16,9 +16,8 @@ export const azureChecks = async (
   absence: (signal: AbortSignal) => Promise<"absent" | "deleted">,
   within: <T>(work: (signal: AbortSignal) => Promise<T>) => Promise<T>,
 ): Promise<readonly Check[]> => {
-  const vaultName = new URL(place.vaultUrl).hostname.split(".")[0] ?? "";
   const az = (command: string, more: string): string =>
-    `az keyvault secret ${command} --vault-name ${vaultName} --name ${place.secret} ${more}`.trim();
+    filled(`az keyvault secret ${command} --vault-name {vault} --name {secret} ${more}`, place).trim();
   try {
     return await within(async (signal) => {
       const versions = await vault.versions(signal);
@@ -27,8 +26,8 @@ export const azureChecks = async (
       return [
         { id: "identity", status: "ok", message: "the vault takes this login" },
         standing(missing, az),
-        ...(current === null ? [] : [owner(current), tags(current), ...dates(current, az)]),
-        mayWrite(versions),
+        ...(current === null ? [] : [owner(current), tags(current, az), ...dates(current, az)]),
+        mayWrite(versions, place),
         ...clock(vault.clockAhead()),
         ...(place.verifyChallengeResource ? [] : [EMULATOR]),
       ];
@@ -37,9 +36,10 @@ export const azureChecks = async (
     const { code, hint } = thrown instanceof ProviderError ? thrown : { code: "UNAVAILABLE", hint: "" };
     const id = IDS[code] ?? "vault";
     const message = hint === "" ? "the vault gave no answer in time" : hint;
-    if (PASSING.has(code)) return [{ id, status: "unproved", message }];
-    const fix = thrown instanceof ProviderError ? fixOf(thrown, vaultName, place.secret) : null;
-    return [{ id, status: "fail", message, code, fix: fix ?? "Mend what is named and run again." }];
+    const known = thrown instanceof ProviderError ? fixOf(thrown, place) : null;
+    if (PASSING.has(code))
+      return [{ id, status: "unproved", message, fix: known ?? "Run doctor again in a minute." }];
+    return [{ id, status: "fail", message, code, fix: known ?? "Mend what is named and run again." }];
   }
 };
 
@@ -77,16 +77,22 @@ const owner = ({ managed }: Current): Check =>
         id: "owner",
         status: "fail",
         message: "this secret belongs to a certificate; Key Vault itself manages it",
-        fix: "Name another secret.",
+        fix: "Name another secret in `secret`; create: true makes it.",
         code: "NOT_OWNED",
       }
     : { id: "owner", status: "ok", message: "the secret belongs to no certificate" };
 
-const tags = (current: Current): Check => {
+const tags = (current: Current, az: (command: string, more: string) => string): Check => {
   const [count, room] = [foreignTags(current.tags).length, MAX_TAGS - 2];
   if (count <= room) return { id: "tags", status: "ok", message: "there is room for the tags of a write" };
   const message = `the secret has ${count} tags; a write needs 2 of ${MAX_TAGS}`;
-  return { id: "tags", status: "fail", message, fix: `Remove ${count - room} tags.`, code: "QUOTA" };
+  return {
+    id: "tags",
+    status: "fail",
+    message,
+    fix: az("set-attributes", `--tags NAME=VALUE …   # those that stay, ${room} at most; the others go`),
+    code: "QUOTA",
+  };
 };
 
 const dates = (
@@ -113,14 +119,14 @@ const dates = (
 };
 
 /** The service has no way to try a write without one. What was written before is as near as it gets. */
-const mayWrite = (versions: readonly Version[]): Check =>
+const mayWrite = (versions: readonly Version[], place: Place): Check =>
   versions.some((version) => version.tags[OP_TAG] !== undefined)
     ? { id: "permission", status: "ok", message: "imkit-rotator has written this secret before" }
     : {
         id: "permission",
         status: "warn",
         message: "that this identity may write shows only in the first write; Key Vault cannot be asked",
-        fix: "Give it the role in deploy/policies/azure-key-vault.json.",
+        fix: filled(GRANT, place),
       };
 
 const clock = (aheadMs: number): readonly Check[] => {

@@ -11,10 +11,10 @@ export type Answer = {
 /** What the service calls its reasons, and what we call them. `fix` is a line that can be pasted; `{vault}` and `{secret}` are filled in. */
 type Reason = { readonly code: ProviderCode; readonly hint: string; readonly fix?: string };
 
-const RECOVER = "az keyvault secret recover --vault-name {vault} --name {secret}  (or set recover: true)";
-const GRANT =
+const RECOVER = "az keyvault secret recover --vault-name {vault} --name {secret}   # or set recover: true";
+export const GRANT =
   'az role assignment create --role "IMKIT Key Rotator" --assignee "$AZURE_CLIENT_ID" --scope ' +
-  '"$(az keyvault show --name {vault} --query id --output tsv)/secrets/{secret}"';
+  '"$(az keyvault show --name {vault} --query id --output tsv)/secrets/{secret}"   # the role: deploy/policies/azure-key-vault.json';
 
 const REASONS: Readonly<Record<string, Reason>> = {
   SecretDisabled: {
@@ -40,7 +40,7 @@ const REASONS: Readonly<Record<string, Reason>> = {
   ForbiddenByFirewall: {
     code: "AUTHZ",
     hint: "the firewall of the vault does not let this address in",
-    fix: 'az keyvault network-rule add --name {vault} --ip-address "$MY_ADDRESS"',
+    fix: 'az keyvault network-rule add --name {vault} --ip-address "$MY_ADDRESS"   # as the vault sees this host',
   },
   ObjectIsDeletedButRecoverable: { code: "SOFT_DELETED", hint: "the secret is deleted", fix: RECOVER },
   ObjectIsBeingDeleted: {
@@ -58,7 +58,7 @@ const AUTHN: Reason = { code: "AUTHN", hint: "the vault does not take this login
 const ABSENT: Reason = {
   code: "NOT_FOUND",
   hint: "the vault has no such secret; create: true makes it",
-  fix: "Set create: true for this store, or mend vaultUrl and secret.",
+  fix: "az keyvault secret list --vault-name {vault} --query '[].name'   # mend `secret`, or set create: true",
 };
 const CHANGING: Reason = {
   code: "SOFT_DELETED",
@@ -74,7 +74,7 @@ const UNTRUSTED: Reason = {
 const UNREACHED: Reason = {
   code: "UNAVAILABLE",
   hint: "the vault cannot be reached",
-  fix: "Check vaultUrl, the network and the proxy.",
+  fix: "curl -sSI {url}   # vaultUrl, network and proxy, as seen from here",
 };
 const FOREIGN_CHALLENGE: Reason = {
   code: "CONFIG",
@@ -97,11 +97,19 @@ const ALL = [
 const saying = ({ code, hint }: Reason, outcome: Applied = "not_applied"): ProviderError =>
   new ProviderError(code, outcome, hint);
 
+type Place = { readonly vaultUrl: string; readonly secret: string };
+/** A line with the names of the place in it. */
+export const filled = (fix: string, { vaultUrl, secret }: Place): string =>
+  fix
+    .replaceAll("{vault}", new URL(vaultUrl).hostname.split(".")[0] ?? "")
+    .replaceAll("{url}", vaultUrl)
+    .replaceAll("{secret}", secret);
+
 /** The way out of an error that this room made; else null. */
-export const fixOf = (error: ProviderError, vault: string, secret: string): string | null =>
-  ALL.find(({ hint }) => hint === error.hint)
-    ?.fix?.replaceAll("{vault}", vault)
-    .replaceAll("{secret}", secret) ?? null;
+export const fixOf = (error: ProviderError, place: Place): string | null => {
+  const fix = ALL.find(({ hint }) => hint === error.hint)?.fix;
+  return fix === undefined ? null : filled(fix, place);
+};
 
 export const absent = (): ProviderError => saying(ABSENT);
 export const softDeleted = (changing: boolean): ProviderError =>

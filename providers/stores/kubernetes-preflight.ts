@@ -2,6 +2,7 @@ import { ProviderError } from "../../src/core/errors.ts";
 import type { Check } from "../../src/ports.ts";
 import { bounded } from "../kit.ts";
 import { field, type Kube, kubeProblem } from "../kubernetes.ts";
+import { granting, kubectl } from "../kubernetes-rights.ts";
 import type { Held } from "./kubernetes-held.ts";
 
 /** One opened store, as its preflight needs it. */
@@ -35,11 +36,11 @@ export const checkSecret = async (store: Opened, signal: AbortSignal): Promise<r
       if (held === null) {
         const message = `there is no Secret ${namespace}/${secret}${create ? ", and it will be made" : ""}`;
         if (create) return [...rights, { id: "secret", status: "ok", message }];
-        const fix = `${kubectl(store)} create secret generic ${secret}, or set create: true`;
+        const fix = `${kubectl(store)} create secret generic ${secret}   # or set create: true`;
         return [...rights, { id: "secret", status: "fail", message, fix, code: "NOT_FOUND" }];
       }
       const bar = barred(held);
-      if (bar !== null) return [...rights, failed("secret", bar)];
+      if (bar !== null) return [...rights, failed("secret", bar, store)];
       const found: Check = { id: "secret", status: "ok", message: `${namespace}/${secret} may be changed` };
       return [
         ...rights,
@@ -49,7 +50,7 @@ export const checkSecret = async (store: Opened, signal: AbortSignal): Promise<r
       ];
     });
   } catch (error) {
-    if (error instanceof ProviderError) return [failed("api-server", error)];
+    if (error instanceof ProviderError) return [failed("api-server", error, store)];
     return [{ id: "api-server", status: "unproved", message: "the API server cannot be asked" }];
   }
 };
@@ -77,9 +78,8 @@ const mayI = async (store: Opened, verb: string, signal: AbortSignal): Promise<C
   const what = `${verb} ${making ? `Secrets in ${namespace}` : `Secret ${namespace}/${secret}`}`;
   if (allowed === true) return { id, status: "ok", message: `this identity may ${what}` };
   if (allowed === false) {
-    const only = making ? "" : ` --resource-name=${secret}`;
-    const role = `imkit-rotator-${verb}-${secret}`;
-    const fix = `${kubectl(store)} create role ${role} --verb=${verb} --resource=secrets${only}, and bind it to this identity`;
+    const right = { group: "", resource: "secrets", verb, namespace, ...(making ? {} : { name: secret }) };
+    const fix = granting(store, right);
     return { id, status: "fail", message: `this identity may not ${what}`, fix, code: "AUTHZ" };
   }
   const problem = kubeProblem(answer, false);
@@ -102,7 +102,7 @@ const rehearsed = async (store: Opened, { value }: Held, signal: AbortSignal): P
   const message = `the API server would not take the change: ${hint}`;
   // Not every admission webhook can rehearse, and one that fails now may work later.
   if (["CONFIG", "CONFLICT", "UNAVAILABLE"].includes(code)) return { id, status: "warn", message };
-  return { id, status: "fail", message, fix: FIXES[code] ?? "Mend what is named and run again.", code };
+  return { id, status: "fail", message, fix: fixOf(code, store), code };
 };
 
 const oddities = ({ value, annotations }: Held): readonly Check[] => {
@@ -118,20 +118,29 @@ const oddities = ({ value, annotations }: Held): readonly Check[] => {
   return checks;
 };
 
-const failed = (id: string, { code, hint }: ProviderError): Check => ({
+const failed = (id: string, { code, hint }: ProviderError, store: Opened): Check => ({
   id,
   status: "fail",
   message: hint,
-  fix: FIXES[code] ?? "Mend what is named and run again.",
+  fix: fixOf(code, store),
   code,
 });
-const FIXES: Readonly<Record<string, string>> = {
-  AUTHN: "Log in again, or renew the token that the kubeconfig names.",
-  AUTHZ: "Have those who run the cluster's admission policies let this identity change this Secret.",
-  CONFIG: "Mend kubeconfig and context until kubectl works with them.",
-  IMMUTABLE: "Make a Secret of another name, name it in `secret`, and point the workloads to it.",
-  NOT_OWNED: "Change the key at the owner's source and set write: false here, or set adopt: true.",
-};
 
-const kubectl = ({ context, namespace }: Opened): string =>
-  `kubectl ${context === undefined ? "" : `--context '${context.replaceAll("'", "'\\''")}' `}-n ${namespace}`;
+const fixOf = (code: string, store: Opened): string => {
+  const [at, { secret }] = [kubectl(store), store];
+  const fixes: Readonly<Record<string, string>> = {
+    AUTHN: `${at} auth whoami   # log in until it says who; where the kubeconfig names a token, renew that`,
+    AUTHZ: "Have those who run the cluster's admission policies let this identity change this Secret.",
+    CONFIG: "kubectl config get-contexts   # mend kubeconfig and context until kubectl works with them",
+    IMMUTABLE: `${at} create secret generic ${secret}-2   # then name it in \`secret\`, and point the workloads to it`,
+    KMS: `${at} get --raw '/readyz?verbose'   # those who run the cluster mend its encryption at rest`,
+    NOT_FOUND: `${at} get secret ${secret}   # wait until it is gone, or name another one in \`secret\``,
+    NOT_OWNED: "Change the key at the owner's source and set write: false here, or set adopt: true.",
+    QUOTA: `${at} describe resourcequota   # have it raised, or remove what is not needed`,
+    THROTTLED: "Run doctor again in a minute.",
+    TIMEOUT: `${at} get --raw /readyz   # the address and the network, as seen from here`,
+    TOO_LARGE: `${at} describe secret ${secret}   # take out what is large, or name another Secret in \`secret\``,
+    UNAVAILABLE: `${at} get --raw /readyz   # the address and the network, as seen from here`,
+  };
+  return fixes[code] ?? "Mend what is named and run again.";
+};
