@@ -101,6 +101,8 @@ It is found, not prevented:
 
 \`test/crash/paused.test.ts\` plays all of it with real processes: a rotator stopped before its write, one stopped in the very rename, one in the very write, and
 one in a rollout. A rollout that cannot be asked about its state (exec, webhook) is triggered again by the one that takes over, under an intent of its own.
+\`test/peers/four-stores-paused.test.ts\` does so with AWS (moto), a real API server, the Key Vault stand-in and a file: AWS and Kubernetes refuse what comes late; in Key
+Vault and in the file it lands, \`status\` shows drift, and the next \`rotate\` puts the current key back.
 
 \`test/crash/emergency.test.ts\` calls a leak out beside a rotator at work, after each of its entries, and kills one of the two: the other one brings it to the end.
 `;
