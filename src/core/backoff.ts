@@ -19,12 +19,14 @@ export const pauseLeft = (ts: string, ms: number, nowMs: number): number => {
 
 /**
  * How long a tick leaves a failing rotation alone, in ms; 0 = it goes on now. Counted in the ledger, so that every process waits alike. A
- * run that was killed has no end, and is gone on with at once.
+ * run that was killed has no end, and one that was stopped while it got on has not failed: both are gone on with at once.
  */
 export const backoffLeft = (s: AppState, phase: Phase, nowMs: number): number => {
   const r = s.rotation;
   const { runs, ts } = s.news.failing;
   const fails = phase === "failed" || (phase === "rotating" && r?.waitingFor !== "soak");
   if (!fails || ts === null || r === null) return 0;
+  // It got on, and nothing failed: it was only stopped.
+  if (phase === "rotating" && runs === 0) return 0;
   return pauseLeft(ts, r.emergency === null ? backoffMs(runs) : FIRST_MS, nowMs);
 };

@@ -1,4 +1,4 @@
-import { isKeyShaped, looksLikeKey } from "./intake.ts";
+import { holdsKey, looksLikeKey } from "./intake.ts";
 
 /** Control characters, line separators, and marks that change the direction of text or show nothing. */
 const UNSEEN = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Co}\p{Cn}]/gu;
@@ -11,15 +11,12 @@ export const plain = (text: string, longest = LONGEST): string => {
     .replace(/\s+/g, " ")
     .replace(UNSEEN, "?")
     .trim()
-    .replace(/[A-Za-z0-9+/=_-]{22,}/g, (run) => (holdsKey(run) ? "(left out: it looks like a key)" : run));
+    .replace(/[A-Za-z0-9+/=_-]{22,}/g, (run) =>
+      looksLikeKey(run) || holdsKey(run) ? "(left out: it looks like a key)" : run,
+    );
   const all = Array.from(line);
   return all.length <= longest ? line : `${all.slice(0, longest - 1).join("")}…`;
 };
-
-/** A piece of a key may begin anywhere in a group of four characters. */
-const holdsKey = (run: string): boolean =>
-  looksLikeKey(run) ||
-  [0, 1, 2, 3].some((start) => run.length >= start + 24 && isKeyShaped(run.slice(start).replace(/=+$/, "")));
 
 /** The same inside Markdown, never at the start of a line: no mark-up, no link, no HTML, no table cell can come of it. */
 export const markdown = (text: string): string =>

@@ -132,3 +132,11 @@ export const isKeyShaped = (text: string): boolean => {
   const inner = Buffer.from(text, "base64").toString("latin1");
   return /^[A-Za-z0-9+/]{22,}={0,2}$/.test(text) && /^[A-Za-z0-9+/]{16,}={0,2}$/.test(inner);
 };
+
+const PIECE = 24;
+
+/** Whether a key, or a long piece of one, stands anywhere in a text: no other text has that much that is Base64 of Base64. */
+export const holdsKey = (text: string): boolean => {
+  for (let at = 0; at + PIECE <= text.length; at++) if (isKeyShaped(text.slice(at, at + PIECE))) return true;
+  return false;
+};

@@ -1,5 +1,5 @@
 import { RotatorError } from "../core/errors.ts";
-import { isKeyShaped, looksLikeKey } from "../core/intake.ts";
+import { holdsKey, looksLikeKey } from "../core/intake.ts";
 
 /**
  * What would print the key or weaken TLS is refused before anything is read.
@@ -37,9 +37,3 @@ export const guard = (
       throw new RotatorError("KEY_IN_ARGUMENT");
   }
 };
-
-/** A key, or a long piece of one, inside a longer text such as a reason. A piece may begin anywhere in a group of four characters. */
-const holdsKey = (word: string): boolean =>
-  word
-    .split(/[^A-Za-z0-9+/=]+/)
-    .some((run) => [0, 1, 2, 3].some((start) => run.length >= start + 24 && isKeyShaped(run.slice(start))));

@@ -127,6 +127,11 @@ describe("usage errors exit 2 and say what was meant", () => {
       says: /exposed/,
       code: "KEY_IN_ARGUMENT",
     },
+    {
+      args: ["rotate", "demo", "--reason", `see https://wiki.example.com/a/${key}/b?x=1`],
+      says: /exposed/,
+      code: "KEY_IN_ARGUMENT",
+    },
     { args: ["stage", "demo", "--from-env", key], says: /exposed/, code: "KEY_IN_ARGUMENT" },
     { args: ["stage", "demo", key.slice(0, 20)], says: /exposed/, code: "KEY_IN_ARGUMENT" },
     { args: ["confirm-revoked", "demo", "--key-from-stdin", key], says: /exposed/, code: "KEY_IN_ARGUMENT" },

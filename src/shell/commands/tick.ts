@@ -70,13 +70,14 @@ const sayFinds = (io: Io, wired: Wired, { drift, held, retryAt }: Ticked): void 
 
 const heldOf = (
   wired: Wired,
-  { held, retryAt }: Ticked,
+  { held, retryAt, rotated: { phase } }: Ticked,
   schedule: Schedule | null,
 ): Omit<TickEnd, "more"> => {
   const again = `imkit-rotator rotate ${wired.name}`;
   if (held === "backoff" && retryAt !== null) {
     const text = `It failed a short while ago; a tick tries again after ${wired.clock(retryAt)}. Or now`;
-    return { first: [{ who: "tool", text, command: again }] };
+    // Nothing that the ledger knows has failed: a run ended without getting on, or was stopped.
+    return { isHeld: phase === "rotating", first: [{ who: "tool", text, command: again }] };
   }
   if (held !== "schedule" || schedule === null) return {};
   const at = nextInstant(schedule, wired.now());

@@ -1,4 +1,4 @@
-import { isKeyShaped, looksLikeKey } from "../../core/intake.ts";
+import { holdsKey, looksLikeKey } from "../../core/intake.ts";
 import type { Globals, Io } from "../io.ts";
 
 /** Goes into a line of the log as JSON; what is no plain data is not shown. */
@@ -25,10 +25,6 @@ const clean = (text: string): string => {
     .replace(/[A-Za-z0-9+/=]{24,}/g, (run) => (holdsKey(run) ? HIDDEN : run))
     .replace(/[^\s"'`,;()[\]{}<>]{22,}/g, (word) => (looksLikeKey(word) ? HIDDEN : word));
 };
-
-/** A piece may begin anywhere in a group of four characters. */
-const holdsKey = (run: string): boolean =>
-  [0, 1, 2, 3].some((start) => run.length >= start + 24 && isKeyShaped(run.slice(start)));
 
 /** Only plain data, copied: no `toJSON`, getter or inspector of anything else is ever asked. An error says its kind alone. */
 export const shown = (value: unknown, depth = 0): unknown => {
