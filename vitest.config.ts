@@ -1,9 +1,10 @@
 import { defineConfig } from "vitest/config";
+import { JOURNEYS } from "./vitest.journeys.config.ts";
 
 export default defineConfig({
   test: {
     include: ["test/**/*.test.ts"],
-    exclude: ["test/crash/**", "test/peers/**", "test/browser/**", "test/slow/**"],
+    exclude: ["test/crash/**", "test/peers/**", "test/browser/**", "test/slow/**", ...JOURNEYS],
     globalSetup: ["test/kit/program-setup.ts"],
     restoreMocks: true,
     unstubEnvs: true,

@@ -1,5 +1,5 @@
 // `npm test`: the suite that needs nothing but this clone. Ends with one plain line `N passed, N failed`.
-// Other suites: `npm test -- crash|slow|browser|peers`. Their configs are vitest.<suite>.config.ts.
+// Other suites: `npm test -- journeys|crash|browser|peers`. Their configs are vitest.<suite>.config.ts.
 import { spawn } from "node:child_process";
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -59,7 +59,7 @@ if (passed === 0 && failed === 0) failed = 1;
 if (suite === null) {
   process.stdout.write(
     "\nLeft out here (they need strace, Debian's Chromium, Python packages, or minutes): " +
-      "npm test -- crash, npm test -- browser, npm test -- peers\n",
+      "npm test -- journeys, npm test -- crash, npm test -- browser, npm test -- peers\n",
   );
 }
 process.stdout.write(`${passed} passed, ${failed} failed\n`);
