@@ -1,6 +1,5 @@
 import { spawn } from "node:child_process";
 import {
-  appendFileSync,
   cpSync,
   existsSync,
   mkdirSync,
@@ -335,7 +334,6 @@ const journeyIn = (place: Place, keys: Map<string, string>, copy: string | null)
     let from = 0;
     let typed = -1;
     const look = (part: string): void => {
-      if (process.env["JLOG"]) appendFileSync(process.env["JLOG"], `[${line}] ${part}\n`);
       said += part;
       const plain = stripVTControlCharacters(said).replaceAll("\r", "");
       const whole = plain.split("\n").slice(0, -1);
@@ -523,13 +521,9 @@ const journeyIn = (place: Place, keys: Map<string, string>, copy: string | null)
       const kinds = files.map((name) => name.replace(/^.*\./, ""));
       expect(kinds).toEqual(Array.from({ length: reports }, () => ["json", "md"]).flat());
       const all = [...screens, ...files.map((name) => readFileSync(join(folder, name), "utf8"))].join("\n");
-      const c0 = process.cpuUsage();
       for (const [name, value] of keys)
         expect({ name, found: findKey(all, value) }).toEqual({ name, found: [] });
-      const c1 = process.cpuUsage(c0);
-      if (process.env["JLOG"]) console.log("FINDKEY", keys.size, all.length, (c1.user + c1.system) / 1000);
       const asked = sandbox.log().filter(({ type }) => type === "request" || type === "fault").length;
-      if (process.env["JLOG"]) console.log("CALLS", expect.getState().currentTestName, asked, calls);
       expect(asked).toBeLessThanOrEqual(calls);
     },
   };

@@ -42,7 +42,11 @@ describe.skipIf(!hasTerminal).concurrent("a key leaked", { timeout: 120_000 }, (
     expect(existsSync(String(result["report"]))).toBe(true);
     expect(j.saw("new1").rejected).toBe(0);
     expect(j.escrow()).toEqual([]);
-    await j.end({ calls: 35, reports: 1 });
+    const again = await j.say(EMERGENCY, 0, { terminal: true });
+    expect(again.said).toMatch(/This emergency is over/);
+    expect(again.result).toMatchObject({ rotation: result["rotation"] });
+    expect(j.holds()).toEqual(bothNew);
+    await j.end({ calls: 45, reports: 1 });
   });
 
   it("the same in two terminals: the key is given in where it says so, and both end by themselves", async () => {
@@ -161,6 +165,15 @@ describe.skipIf(!hasTerminal).concurrent("a key leaked", { timeout: 120_000 }, (
     expect(other?.result).toMatchObject({ status: "done", rotation: first.result["rotation"] });
     expect(j.holds()).toEqual(bothNew);
     await j.end({ calls: 60, reports: 1 });
+  });
+
+  it("a plain rotation that waits: what it shows is typed into a second shell, and both end", async () => {
+    const j = await startJourney(twice);
+    await j.try(await stage(j));
+    const { result } = await j.say("imkit-rotator rotate --wait=1h", 0);
+    expect(result).toMatchObject({ status: "done", mode: "overlap" });
+    expect([j.holds(), j.runsOn()]).toEqual([bothNew, bothNew]);
+    await j.end({ calls: 60 });
   });
 
   it("a plain rotation at work becomes one: the second command follows it to the same end", async () => {
