@@ -50,7 +50,16 @@ const xdg = (env: Env, variable: string, fallback: string): string => {
   return given?.startsWith("/") ? given : join(home(env), fallback);
 };
 
-const home = (env: Env): string => env["HOME"] || homedir();
+const home = (env: Env): string => env["HOME"] || homeOfUser();
+
+/** A user that is only a number, as in a container, has none. */
+const homeOfUser = (): string => {
+  try {
+    return homedir();
+  } catch {
+    return "/";
+  }
+};
 
 const named = (path: string, by: string, cwd: string): string => {
   const file = resolve(cwd, path);

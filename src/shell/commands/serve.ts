@@ -30,7 +30,7 @@ export const serveCommand = async (io: Io, globals: Globals): Promise<number> =>
     throw new RotatorError("CONFIG_INVALID", { why: `${config.path}: apps: has no app` });
   const log = await openLog(io, globals);
   const metrics = await openMetrics(apps, VERSION, () => systemClock.now());
-  const daemon: Daemon = { io, config, log, metrics, views: new Map(), unread: new Set() };
+  const daemon: Daemon = { io, config, log, metrics, views: new Map(), unread: new Set(), locked: new Set() };
   const digest = await digestOf(config.path);
   let seen = digest;
   let endedAt: number | null = null;

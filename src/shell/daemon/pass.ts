@@ -19,8 +19,12 @@ export type Daemon = {
   readonly views: Map<string, View>;
   /** Apps whose ledger the last tick could not read. */
   readonly unread: Set<string>;
+  /** Apps whose claim another process held at the last tick. */
+  readonly locked: Set<string>;
 };
 
+/** Long enough to see that whoever holds a claim is silent, and to take over: in a cluster nothing else shows that a pod is gone. */
+const WATCH = "2m";
 /** Apps at work side by side: each waits for the network most of its time. */
 const MOST_AT_ONCE = 4;
 
@@ -46,7 +50,7 @@ export const passOver = async (daemon: Daemon): Promise<Readonly<Record<string, 
 };
 
 const oneApp = async (daemon: Daemon, app: AppConfig, signal: AbortSignal): Promise<string> => {
-  const { io, config, log, metrics } = daemon;
+  const { io, config, log, metrics, locked } = daemon;
   const heard = hearing(daemon, app.name);
   const none = (): void => {};
   const own: Io = {
@@ -65,12 +69,14 @@ const oneApp = async (daemon: Daemon, app: AppConfig, signal: AbortSignal): Prom
   let outcome: Outcome;
   try {
     wired = await wire(own, config, app, true);
-    outcome = await rotateOne(own, wired, { due: true });
+    outcome = await rotateOne(own, wired, { due: true, ...(locked.has(app.name) ? { wait: WATCH } : {}) });
   } catch (thrown) {
     const error = asRotatorError(thrown);
     const exit = error.code === "INTERRUPTED" ? exitOfSignal(io) : error.exit;
     outcome = { exit, status: statusOf(exit), error };
   }
+  if (outcome.status === "locked") locked.add(app.name);
+  else locked.delete(app.name);
   metrics.ticked(app.name, outcome.status);
   sayError(log, app.name, outcome);
   if (!signal.aborted) await look(daemon, app.name, wired, heard.drift());
