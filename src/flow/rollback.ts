@@ -1,11 +1,11 @@
 import { RotatorError } from "../core/errors.ts";
 import { type Fp, showFp } from "../core/secret.ts";
-import { type AppState, isOpen } from "../core/state.ts";
+import { type AppState, isOpen, unproved } from "../core/state.ts";
 import { awaitFree } from "./claim.ts";
 import type { Hands } from "./hands.ts";
-import { openJournal } from "./journal.ts";
+import { type Journal, openJournal } from "./journal.ts";
 import { type Keys, openKeys } from "./keys.ts";
-import { settle } from "./open.ts";
+import { pendingKey, settle } from "./open.ts";
 import { examine } from "./probing.ts";
 import { prepare, type RotateOptions, type Rotated, work } from "./rotate.ts";
 
@@ -40,7 +40,15 @@ export const rollback = async (hands: Hands, options: RollbackOptions): Promise<
       ];
     return [{ type: "rollback-requested", rotation: r.id, to }];
   });
+  if (journal.state().rotation?.ended === "abandoned") await clearEscrow(hands, journal, keys);
   return work(hands, journal, keys, { ...options, confirm: false }, id, writtenAt);
+};
+
+/** The key in use is in the stores, and no rotation needs it in escrow any more. */
+const clearEscrow = async (hands: Hands, journal: Journal, keys: Keys): Promise<void> => {
+  const s = journal.state();
+  for (const fp of await hands.escrow.list())
+    if (fp === s.current && fp !== pendingKey(journal) && !unproved(s).includes(fp)) await keys.drop(fp);
 };
 
 /** The key to go back to. @throws RotatorError ROLLBACK_REFUSED */

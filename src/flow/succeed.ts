@@ -90,7 +90,7 @@ const awaitGone = async (hands: Hands, predecessor: Predecessor, waitMs: number)
     if (clock.monotonic() - started >= waitMs || signal.aborted) {
       throw new RotatorError("LOCKED", {
         why: `Process ${claim.pid} on ${claim.host} holds the claim on the ledger.`,
-        state: "That process goes on; this one did nothing.",
+        state: "That process goes on; this one wrote to no store.",
         do: [`imkit-rotator adopt ${app.name} --new-ledger --wait=5m`],
       });
     }

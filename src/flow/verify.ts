@@ -134,6 +134,8 @@ export const probeBoth = async (pass: Pass): Promise<Facts> => {
   const old = [...s.old].filter(([, k]) => !k.waived).map(([fp]) => fp);
   const { newFp } = r;
   const keys = await heldKeys(pass, newFp === null ? old : [newFp, ...old]);
+  // After an alarm anybody may put another key into a store by hand: the one that leaked has to be at hand until it is proved dead.
+  if (r.emergency !== null) for (const { fp, key } of keys) if (fp !== newFp) await pass.keys.keep(fp, key);
   const first = await clarify(hands, await probeAll(pass, keys), pass.signal);
   const isDead = (probes: typeof first): boolean =>
     probes.some((p) => p.fp === newFp && p.probe.verdict === "rejected");

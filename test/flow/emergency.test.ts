@@ -90,6 +90,23 @@ describe("an emergency", () => {
     });
   });
 
+  test("somebody puts the new key into the store by hand before it is staged: the leaked one can still be proved dead", async () => {
+    await tell({ workloads: [workload("exec")] }, async (w) => {
+      const old = firstKey(w);
+      await w.rotate({ alarm });
+      expect([...w.escrow.blobs.keys()]).toContain(w.fpOf(old));
+      w.imkit.revoke(old);
+      const fresh = w.key();
+      const store = w.stores.get("a");
+      if (store) w.edit(store, fresh);
+      await w.stage(fresh);
+      const { state } = await w.rotate();
+      expect(state.rotation).toMatchObject({ ended: "done", mode: "replace" });
+      expect(w.events("proof")).toHaveLength(1);
+      expect([...w.escrow.blobs]).toEqual([]);
+    });
+  });
+
   test("a wait that is used up loses nothing, and says until when the leaked key was seen to work", async () => {
     await tell({}, async (w) => {
       const ended = await w.rotate({ alarm, waitMs: 600_000 });
@@ -221,6 +238,7 @@ describe("an emergency", () => {
       expect(s).toMatchObject({ current: w.fpOf(firstKey(w)) });
       expect([...s.old.keys(), ...s.leaked]).toEqual([]);
       expect(w.events("intent")).toEqual([]);
+      expect([...w.escrow.blobs]).toEqual([]);
     });
   });
 
