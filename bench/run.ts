@@ -22,6 +22,7 @@ import { fileLedger } from "../src/io/ledger/file.ts";
 import { startSandbox } from "../src/shell/sandbox/server.ts";
 import { blackout } from "./blackout.ts";
 import { runChild } from "./child.ts";
+import { idleMemory } from "./idle.ts";
 import { kubernetesAppend } from "./kubernetes.ts";
 import { fourStores, missingPeers } from "./four-stores.ts";
 
@@ -51,6 +52,8 @@ type Row = {
   readonly ours: number;
   readonly floor: number;
   readonly target: number | null;
+  /** Default: ms. */
+  readonly unit?: string;
   readonly note: string;
 };
 const rows: Row[] = [];
@@ -200,13 +203,20 @@ const oneStore = async (): Promise<void> => {
     const note = "from the entry that holds the accepted key to the one that holds the last write";
     rows.push({ name, ours: median(ours), floor: median(floor), target: 1.2, note });
   }
+  await idle();
+};
+
+const idle = async (): Promise<void> => {
+  const { ours, floor, ...row } = await idleMemory(folder, bin, env);
+  rows.push({ ...row, ours: median(ours), floor: median(floor) });
 };
 
 const leftOut: string[] = [];
 
 try {
   if (process.argv[2] === undefined) await oneStore();
-  const missing = missingPeers();
+  if (process.argv[2] === "idle") await idle();
+  const missing = process.argv[2] === "idle" ? "not asked for," : missingPeers();
   if (missing !== null)
     leftOut.push(`four stores and Kubernetes: ${missing} not installed yet; npm test -- peers does that`);
   else {
@@ -222,9 +232,12 @@ try {
 const out = [`Node ${process.versions.node}, ${cpus().length} cores; medians, ours and floor in turns`];
 for (const r of rows) {
   const ratio = r.ours / r.floor;
-  const aim = r.target === null ? "" : `  target <= ${r.target}x${ratio <= r.target ? "" : "  NOT REACHED"}`;
+  const aim =
+    r.target === null
+      ? ""
+      : `  target <= ${Number(r.target.toFixed(2))}x${ratio <= r.target ? "" : "  NOT REACHED"}`;
   out.push(
-    `${ratio.toFixed(2)}x  ${r.name}: ${r.ours.toFixed(2)} ms / ${r.floor.toFixed(2)} ms${aim}`,
+    `${ratio.toFixed(2)}x  ${r.name}: ${r.ours.toFixed(2)} ${r.unit ?? "ms"} / ${r.floor.toFixed(2)} ${r.unit ?? "ms"}${aim}`,
     `       ${r.note}`,
   );
 }
