@@ -59,7 +59,7 @@ if (passed === 0 && failed === 0) failed = 1;
 if (suite === null) {
   process.stdout.write(
     "\nLeft out here (they need strace, Debian's Chromium, Python packages, or minutes): " +
-      "npm test -- journeys, npm test -- crash, npm test -- browser, npm test -- peers\n",
+      "npm test -- journeys, npm test -- crash, npm test -- slow, npm test -- browser, npm test -- peers\n",
   );
 }
 process.stdout.write(`${passed} passed, ${failed} failed\n`);

@@ -236,7 +236,7 @@ test("the emergency Job: every exit of the program is either tried again or not,
   };
   expect(podFailurePolicy.rules[0]).toEqual({
     action: "Ignore",
-    onPodConditions: [{ type: "DisruptionTarget" }],
+    onPodConditions: [{ type: "DisruptionTarget", status: "True" }],
   });
   const named = podFailurePolicy.rules.flatMap(({ onExitCodes }) => onExitCodes?.values ?? []);
   const exits = new Set([...Object.values(CODES).map(({ exit }) => exit), 3, 130, 143]);
