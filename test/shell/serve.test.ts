@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
 import { type Daemon, FAST, startDaemon, until } from "../kit/daemon.ts";
 import { findKey } from "../kit/leak.ts";
+import { hookReceiver } from "../kit/receiver.ts";
 import { makeWorld, NO_RESTART, type World, type WorldOptions } from "../kit/world.ts";
 
 const open: (() => Promise<unknown>)[] = [];
@@ -101,6 +102,30 @@ describe.concurrent("serve", () => {
     await until("it is asked to revoke", () => inState(again, "waiting-revoke"));
     expect(await stopped(again, "SIGINT")).toBe(130);
     expect(w.events().filter((e) => e["type"] === "opened")).toHaveLength(1);
+  });
+
+  it("two daemons, and a tick from cron again and again beside them: one rotation, each store written once, each message sent once", async () => {
+    const hook = await hookReceiver();
+    open.push(hook.close);
+    const w = await world({ app: INBOX, more: `${hook.config}\n`, stores: ["env", "second"] });
+    const both = await Promise.all([serving(w), serving(w)]);
+    writeFileSync(join(w.dir, "inbox.env"), `NEW_KEY=${w.sandbox.issue()}\n`);
+    const ticks: (number | null)[] = [];
+    const ticking = async (done: () => boolean): Promise<void> => {
+      while (!done()) ticks.push((await w.run(["rotate", "demo", "--due"])).code);
+    };
+    const has = (type: string) => w.events().some((e) => e["type"] === type);
+    const told = (type: string) => hook.types().includes(type);
+    await ticking(() => told("waiting-revoke"));
+    w.sandbox.revoke(1);
+    await ticking(() => has("done") && told("done"));
+    for (const d of both) expect(await stopped(d)).toBe(143);
+    expect(ticks.filter((code) => code !== 0 && code !== 6)).toEqual([]);
+    expect(hook.types()).toEqual(["waiting-revoke", "done"]);
+    const count = (type: string) => w.events().filter((e) => e["type"] === type).length;
+    expect(["staged", "opened", "done"].map(count)).toEqual([1, 1, 1]);
+    expect(w.events().filter((e) => e["type"] === "intent" && e["action"] === "write")).toHaveLength(2);
+    expect((await w.run(["audit", "verify", "demo"])).code).toBe(0);
   });
 
   it("what stops one app is said, and stops no other; a ledger that cannot be read makes it unready", async () => {
