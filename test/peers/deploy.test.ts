@@ -1,4 +1,4 @@
-import { spawn, spawnSync } from "node:child_process";
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import {
   chmodSync,
@@ -42,6 +42,7 @@ let dir = "";
 let sandbox: Sandbox;
 const printed: string[] = [];
 const issued: string[] = [];
+const started = new Set<ChildProcess>();
 const issue = (): string => {
   const key = sandbox.issue();
   issued.push(key);
@@ -114,6 +115,7 @@ beforeAll(async () => {
   );
 });
 afterAll(async () => {
+  for (const child of started) child.kill("SIGKILL");
   for (const overlay of OVERLAYS)
     kubectl(["delete", "-k", overlayDir(overlay), "--ignore-not-found", "--wait=false"]);
   kubectl(["delete", "namespace", "chat", "--wait=false"]);
@@ -174,6 +176,7 @@ const asPod = async (overlay: Overlay) => {
       stdio: ["ignore", "pipe", "pipe"],
       ...(isRoot ? { uid: runAsUser, gid: runAsGroup } : {}),
     });
+    started.add(child);
     let [stdout, stderr, isSignalled] = ["", "", false];
     for (const stream of [child.stdout, child.stderr])
       stream.setEncoding("utf8").on("data", (text: string) => {
@@ -184,6 +187,7 @@ const asPod = async (overlay: Overlay) => {
         child.kill(more.signal ?? "SIGTERM");
       });
     const [code] = (await once(child, "close")) as [number];
+    started.delete(child);
     printed.push(stdout, stderr);
     return { code, stdout, stderr };
   };
