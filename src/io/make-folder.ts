@@ -6,7 +6,10 @@ import { dirname } from "node:path";
  * @returns the first folder that was made; undefined when all were there.
  * @throws as fs.mkdir does; ENOTDIR when something else has that name.
  */
-export const makeFolder = async (dir: string): Promise<string | undefined> => {
+export const makeFolder = (dir: string): Promise<string | undefined> => make(dir, true);
+
+/** `again`: a parent that was missing is made, or came meanwhile by another process's hand; then this one is tried once more. */
+const make = async (dir: string, again: boolean): Promise<string | undefined> => {
   try {
     await mkdir(dir, { mode: 0o700 });
     return dir;
@@ -14,11 +17,11 @@ export const makeFolder = async (dir: string): Promise<string | undefined> => {
     const { code } = error as NodeJS.ErrnoException;
     if (await isFolder(dir)) return undefined;
     const parent = dirname(dir);
-    if (code !== "ENOENT" || parent === dir || (await isFolder(parent))) {
+    if (code !== "ENOENT" || parent === dir || !again) {
       throw code === "EEXIST" ? Object.assign(new Error("ENOTDIR"), { code: "ENOTDIR" }) : error;
     }
-    const first = await makeFolder(parent);
-    const made = await makeFolder(dir);
+    const first = await make(parent, true);
+    const made = await make(dir, false);
     return first ?? made;
   }
 };
