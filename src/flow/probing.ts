@@ -122,7 +122,10 @@ export const modeOf = (old: readonly Fp[], probes: readonly OldProbe[]): Mode =>
 export type Answer = { readonly fp: Fp; readonly askedTs: string; readonly probe: Pick<Probe, "verdict"> };
 
 /** `observed` events for verdicts that the ledger does not hold yet. An unclear answer is no news. */
-export const verdictNews = (pass: Pass, answers: readonly Answer[]): readonly LedgerEvent[] => {
+export const verdictNews = (
+  pass: Pick<Pass, "journal" | "keys" | "run">,
+  answers: readonly Answer[],
+): readonly LedgerEvent[] => {
   const { journal, keys, run } = pass;
   const { verdicts } = journal.state();
   const rotation = rotationOf(pass).id;

@@ -2,14 +2,26 @@ import { RotatorError } from "../core/errors.ts";
 import type { LedgerEvent, Mode, SameApp, Verdict } from "../core/events.ts";
 import { needsAnother } from "../core/next.ts";
 import { type Fp, type Secret, showFp } from "../core/secret.ts";
+import type { Sighting } from "../core/sightings.ts";
 import { type AppState, isOpen, unproved } from "../core/state.ts";
 import { absorbEscrow } from "./absorb.ts";
 import { adopt } from "./adopt.ts";
 import type { Hands } from "./hands.ts";
 import { type Journal, openJournal } from "./journal.ts";
-import { openKeys } from "./keys.ts";
+import { type Keys, openKeys } from "./keys.ts";
 import { ensureGenesis, pendingKey, settle } from "./open.ts";
-import { acceptedAt, compareApps, type Examined, examine, judgeBeside, modeOf, probeKey } from "./probing.ts";
+import {
+  acceptedAt,
+  type Answer,
+  compareApps,
+  type Examined,
+  examine,
+  judgeBeside,
+  modeOf,
+  probeKey,
+  verdictNews,
+  wallClock,
+} from "./probing.ts";
 
 export type StageOptions = {
   readonly source: "prompt" | "stdin" | "file" | "env" | "inbox";
@@ -46,7 +58,7 @@ export const stage = async (hands: Hands, key: Secret, options: StageOptions): P
     if (!isOpen(journal.state())) await hands.escrow.remove(fp);
     refuseKnown(hands, journal.state(), fp);
   }
-  const seen = await look(hands, journal, key);
+  const seen = await look(hands, journal, keys, key);
   let dropped: Fp | null = null;
   await settle(journal, async () => {
     try {
@@ -62,7 +74,7 @@ export const stage = async (hands: Hands, key: Secret, options: StageOptions): P
     if (isGone) await hands.escrow.put(fp, key);
     const pending = pendingKey(journal);
     dropped = pending !== null && pending !== fp && isForeign(journal.state(), pending) ? pending : null;
-    return stagedEvents(journal, fp, seen, options.source);
+    return [...stagedEvents(journal, fp, seen, options.source), ...newsOfOld(journal, keys, fp, seen.old)];
   });
   if (dropped !== null) await dropBlob(hands, journal, dropped);
   return {
@@ -82,27 +94,44 @@ type Look = {
   readonly mode: Mode | null;
   readonly sameApp: SameApp;
   readonly appFingerprint: string | null;
+  readonly old: readonly OldAnswer[];
 };
+/** `before`: what the ledger said of that key when it was asked about. */
+type OldAnswer = Answer & { readonly before: Sighting | undefined };
 
-const look = async (hands: Hands, journal: Journal, key: Secret): Promise<Look> => {
+const look = async (hands: Hands, journal: Journal, keys: Keys, key: Secret): Promise<Look> => {
   const s = journal.state();
-  const keys = openKeys(hands, journal);
   const oldFps = [...new Set([...(s.current === null ? [] : [s.current]), ...unproved(s)])];
   const [examined, probes] = await Promise.all([
     examine(hands, key, hands.signal),
     Promise.all(
       oldFps.map(async (fp) => {
         const old = await keys.find(fp);
-        return old === null ? [] : [{ fp, key: old, probe: await probeKey(hands, old, hands.signal) }];
+        if (old === null) return [];
+        const asked = { fp, key: old, before: s.verdicts.get(fp), askedTs: wallClock(hands) };
+        return [{ ...asked, probe: await probeKey(hands, old, hands.signal) }];
       }),
     ).then((all) => all.flat()),
   ]);
   const beside = probes.map((p) => ({ ...p, probe: judgeBeside(examined.probe, examined.control, p.probe) }));
   if (examined.verdict !== "accepted") {
-    return { examined, mode: null, sameApp: "unproved", appFingerprint: null };
+    return { examined, mode: null, sameApp: "unproved", appFingerprint: null, old: beside };
   }
   const compared = await compareApps(hands, s, key, beside, hands.signal);
-  return { examined, mode: s.adopted ? modeOf(oldFps, beside) : null, ...compared };
+  return { examined, mode: s.adopted ? modeOf(oldFps, beside) : null, ...compared, old: beside };
+};
+
+/** For the open rotation: what was seen of its old keys, but where somebody wrote down a younger answer meanwhile. */
+const newsOfOld = (
+  journal: Journal,
+  keys: Keys,
+  fp: Fp,
+  old: readonly OldAnswer[],
+): readonly LedgerEvent[] => {
+  const s = journal.state();
+  if (!isOpen(s) || s.rotation === null || s.rotation.closing) return [];
+  const news = old.filter((a) => a.fp !== fp && s.verdicts.get(a.fp) === a.before);
+  return verdictNews({ journal, keys, run: s.rotation.run }, news);
 };
 
 const stagedEvents = (
@@ -182,22 +211,12 @@ const refuseKnown = (hands: Hands, s: AppState, fp: Fp): void => {
   });
 };
 
-const absorbEscrowBut = async (
-  hands: Hands,
-  journal: Journal,
-  keys: ReturnType<typeof openKeys>,
-  fp: Fp,
-): Promise<void> => {
+const absorbEscrowBut = async (hands: Hands, journal: Journal, keys: Keys, fp: Fp): Promise<void> => {
   const list = async () => (await hands.escrow.list()).filter((blob) => blob !== fp);
   await absorbEscrow({ ...hands, escrow: { ...hands.escrow, list } }, journal, keys);
 };
 
-const adoptIfClear = async (
-  hands: Hands,
-  journal: Journal,
-  keys: ReturnType<typeof openKeys>,
-  fp: Fp,
-): Promise<void> => {
+const adoptIfClear = async (hands: Hands, journal: Journal, keys: Keys, fp: Fp): Promise<void> => {
   if (journal.state().adopted) return;
   try {
     await adopt(hands, journal, keys, { choice: null, pending: fp });

@@ -196,6 +196,26 @@ describe("an emergency", () => {
     });
   });
 
+  test("what stage saw of the leaked key is not forgotten when the new one is taken back", async () => {
+    await tell({}, async (w) => {
+      const old = firstKey(w);
+      await w.rotate({ alarm });
+      const fresh = w.key();
+      await w.stage(fresh);
+      w.imkit.revoke(old);
+      const again = await w.stage(fresh);
+      expect(again.state.verdicts.get(w.fpOf(old))?.verdict).toBe("rejected");
+      expect(w.events("staged")).toHaveLength(1);
+      const { state } = await w.discard();
+      expect(phaseOf(state)).toBe("waiting-key");
+      expect(steps(state)).not.toContain("Stop the leak");
+      expect((await w.stage(w.key())).says).toBe("accepted");
+      expect(
+        w.events("observed").filter((e) => e["fp"] === w.fpOf(old) && e["verdict"] === "rejected"),
+      ).toHaveLength(1);
+    });
+  });
+
   test("a rotator at work goes on as an emergency; who declared it follows to the end", async () => {
     const workloads = [
       workload("watched", { name: "canary", canary: true, takesMs: 240_000 }),

@@ -2,8 +2,6 @@ import { RotatorError } from "../../core/errors.ts";
 import { phaseOf, failureOf as stopOf } from "../../core/outcome.ts";
 import type { NextStep } from "../../core/steps.ts";
 import { showFp } from "../../core/secret.ts";
-import { see } from "../../core/sightings.ts";
-import { unproved } from "../../core/state.ts";
 import { discard, type StageResult, stage } from "../../flow/stage.ts";
 import type { Io } from "../io.ts";
 import { readKey } from "../key.ts";
@@ -74,14 +72,11 @@ const tell = async (io: Io, wired: Wired, result: StageResult): Promise<number> 
   return rotateCommand(io, wired, { yes: true });
 };
 
-/** What the ledger says, and what was seen just now: only the rotation writes down what it sees of old keys, or that its key is here again. */
-const nextOf = (wired: Wired, { state, mode, verdict }: StageResult): readonly NextStep[] => {
-  const ts = new Date(wired.now()).toISOString();
-  const dead = mode === "replace" ? unproved(state) : [];
-  const verdicts = dead.reduce((all, fp) => see(all, fp, { verdict: "rejected", ts }), state.verdicts);
+/** What the ledger says; only the rotation writes down that its key is here again. */
+const nextOf = (wired: Wired, { state, verdict }: StageResult): readonly NextStep[] => {
   const phase = phaseOf(state);
   const isMended = phase === "failed" && verdict === "accepted" && isOfKey(state);
-  return stepsOf(wired, { ...state, verdicts }, isMended ? "rotating" : phase);
+  return stepsOf(wired, state, isMended ? "rotating" : phase);
 };
 
 /** What the rotation failed at was its key, and no store or rollout. */
