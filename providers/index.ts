@@ -1,7 +1,7 @@
 import type { core } from "zod/mini";
 import { ProviderError } from "../src/core/errors.ts";
 import { didYouMean } from "../src/core/suggest.ts";
-import type { RolloutProvider, StoreProvider } from "./kit.ts";
+import { refused, type RolloutProvider, type StoreProvider } from "./kit.ts";
 
 type Loader<P> = () => Promise<{ readonly default: P }>;
 type AnyStore = StoreProvider<unknown>;
@@ -85,9 +85,5 @@ const builtin = <P>(list: Readonly<Record<string, Loader<P>>>, type: string): Lo
 const unknownKind = (what: string, type: string, kinds: readonly string[]): ProviderError => {
   const guess = didYouMean(type, kinds);
   const ways = `Known: ${kinds.join(", ")}; or the path (./x.${what}.ts) or package name of a module of your own.`;
-  return new ProviderError(
-    "CONFIG",
-    "not_applied",
-    `there is no ${what} type "${type.slice(0, 80)}"${guess} ${ways}`,
-  );
+  return refused("CONFIG", `there is no ${what} type "${type.slice(0, 80)}"${guess} ${ways}`);
 };

@@ -1,9 +1,9 @@
 import { homedir } from "node:os";
 import { isAbsolute, join, resolve } from "node:path";
 import type { core } from "zod/mini";
-import { type Applied, ProviderError } from "../src/core/errors.ts";
+import { type Applied, type ProviderCode, ProviderError } from "../src/core/errors.ts";
 import { parseDuration } from "../src/core/policy.ts";
-import type { Rollout, Store } from "../src/ports.ts";
+import type { Check, Rollout, Store, Witness } from "../src/ports.ts";
 
 /** What a provider gets besides its own config. */
 export type Tools = {
@@ -35,27 +35,57 @@ export interface RolloutProvider<C> {
 export const defineStore = <C>(provider: StoreProvider<C>): StoreProvider<C> => provider;
 export const defineRollout = <C>(provider: RolloutProvider<C>): RolloutProvider<C> => provider;
 
+/** An error that changed nothing. */
+export const refused = (code: ProviderCode, hint: string): ProviderError =>
+  new ProviderError(code, "not_applied", hint);
+
+const checkOf =
+  (status: Check["status"]) =>
+  (id: string, message: string, fix?: string, code?: string): Check => ({
+    id,
+    status,
+    message,
+    ...(fix === undefined ? {} : { fix }),
+    ...(code === undefined ? {} : { code }),
+  });
+
+/** What a preflight found. A `fail` has a fix, and the code that a write would end in. */
+export const check = {
+  ok: checkOf("ok"),
+  warn: checkOf("warn"),
+  fail: checkOf("fail"),
+  unproved: checkOf("unproved"),
+} as const;
+
+/** The system's name for an error, such as ENOENT; "" where it has none. */
+export const errnoOf = (error: unknown): string =>
+  error instanceof Error && "code" in error ? String(error.code) : "";
+
+const ERRNO: Readonly<Record<string, ProviderCode>> = {
+  ENOENT: "NOT_FOUND",
+  ENOTDIR: "NOT_FOUND",
+  EACCES: "AUTHZ",
+  EPERM: "AUTHZ",
+  EROFS: "AUTHZ",
+  ENOSPC: "QUOTA",
+  EDQUOT: "QUOTA",
+  ABORT_ERR: "TIMEOUT",
+  ETIMEDOUT: "TIMEOUT",
+};
+
 /** A file-system failure as our error. The library's text (it holds paths and syscalls, and may hold more) is dropped. */
-export const fromErrno = (error: unknown, outcome: Applied, hint = ""): ProviderError => {
-  if (error instanceof ProviderError) return error;
-  const code = error instanceof Error && "code" in error ? String(error.code) : "";
-  switch (code) {
-    case "ENOENT":
-    case "ENOTDIR":
-      return new ProviderError("NOT_FOUND", outcome, hint);
-    case "EACCES":
-    case "EPERM":
-    case "EROFS":
-      return new ProviderError("AUTHZ", outcome, hint);
-    case "ENOSPC":
-    case "EDQUOT":
-      return new ProviderError("QUOTA", outcome, hint);
-    case "ABORT_ERR":
-    case "ETIMEDOUT":
-      return new ProviderError("TIMEOUT", outcome, hint);
-    default:
-      return new ProviderError("UNAVAILABLE", outcome, hint);
-  }
+export const fromErrno = (error: unknown, outcome: Applied, hint = ""): ProviderError =>
+  error instanceof ProviderError
+    ? error
+    : new ProviderError(ERRNO[errnoOf(error)] ?? "UNAVAILABLE", outcome, hint);
+
+/** A witness as a store keeps it: `<ledger> <seq> <h16>`. */
+export const witnessText = ({ ledger, seq, h16 }: Witness): string => `${ledger} ${seq} ${h16}`;
+
+/** The witness that `witnessText` gave; null for any other text. */
+export const witnessIn = (text: string): Witness | null => {
+  const [, ledger, seq, h16] = /^(\S{1,64}) (\d{1,15}) ([0-9a-f]{16})$/.exec(text) ?? [];
+  return ledger === undefined || h16 === undefined ? null : { ledger, seq: Number(seq), h16 };
 };
 
 /** Own limit of a call, below the 60 s of the port. */
@@ -68,7 +98,7 @@ export const DURATION = /^(\d{1,9})(ms|s|m|h|d)$/;
 export const durationMs = (text: string): number => parseDuration(text) ?? 0;
 
 /** Of a clock that never jumps. Not performance.now(): its first use loads ten modules of Node, and every start comes by here. */
-const monotonicMs = (): number => Number(process.hrtime.bigint()) / 1e6;
+export const monotonicMs = (): number => Number(process.hrtime.bigint()) / 1e6;
 
 /** A path of the config as an absolute one: `~/` is the home of the user, relative paths start at the config file. */
 export const resolvePath = (path: string, tools: Pick<Tools, "configDir" | "env">): string => {

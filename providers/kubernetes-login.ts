@@ -2,11 +2,12 @@ import { readFile } from "node:fs/promises";
 import type { RequestOptions } from "node:https";
 import { delimiter, dirname, join, resolve } from "node:path";
 import type { Cluster, Context, KubeConfig, User } from "@kubernetes/client-node";
-import { ProviderError } from "../src/core/errors.ts";
-import { resolvePath, type Tools } from "./kit.ts";
+import type { ProviderError } from "../src/core/errors.ts";
+import { errnoOf, monotonicMs, refused, resolvePath, type Tools } from "./kit.ts";
 import { runProgram } from "./program.ts";
 
-export type KubeOptions = { readonly context?: string | undefined; readonly kubeconfig?: string | undefined };
+/** Of a target's config: what says which API server it is. */
+export type KubePlace = { readonly context?: string | undefined; readonly kubeconfig?: string | undefined };
 
 /** One API server, and how to speak to it as whom. `options` holds TLS settings, headers, and an agent where a proxy is set. */
 export type Login = { readonly server: string; readonly options: RequestOptions };
@@ -43,7 +44,7 @@ const OUTPUT_CAP = 256 * 1024;
  * without any IMKIT key in their environment.
  * @throws ProviderError CONFIG, AUTHN or TIMEOUT, always `not_applied`; no text of kubeconfig, library or program in it
  */
-export const kubeLogin = (given: KubeOptions, tools: Pick<Tools, "configDir" | "env">, mounted = MOUNTED) => {
+export const kubeLogin = (given: KubePlace, tools: Pick<Tools, "configDir" | "env">, mounted = MOUNTED) => {
   let known: Known | null = null;
   let credential: Credential | null = null;
 
@@ -57,7 +58,7 @@ export const kubeLogin = (given: KubeOptions, tools: Pick<Tools, "configDir" | "
     try {
       await config.applyToHTTPSOptions(options);
     } catch {
-      throw refused(
+      throw unusable(
         "the login that the kubeconfig names cannot be used: a file is missing or not understood",
       );
     }
@@ -79,7 +80,7 @@ export const kubeLogin = (given: KubeOptions, tools: Pick<Tools, "configDir" | "
 };
 
 const load = async (
-  given: KubeOptions,
+  given: KubePlace,
   { configDir, env }: Pick<Tools, "configDir" | "env">,
   mounted: string,
 ): Promise<Known> => {
@@ -98,7 +99,7 @@ const load = async (
   for (const path of paths) {
     const config = await readKubeconfig(new library.KubeConfig(), path);
     if (config !== null) found.push({ config, folder: dirname(resolve(path)) });
-    else if (given.kubeconfig !== undefined) throw refused(`there is no kubeconfig ${path}`);
+    else if (given.kubeconfig !== undefined) throw unusable(`there is no kubeconfig ${path}`);
   }
   const config = new library.KubeConfig();
   config.loadFromOptions(
@@ -108,18 +109,18 @@ const load = async (
   const context = config.getContexts().find(({ name }) => name === config.getCurrentContext());
   if (context === undefined) {
     const names = config.getContexts().map(({ name }) => name.slice(0, 80));
-    throw refused(
+    throw unusable(
       `no context "${config.getCurrentContext() ?? ""}"; known: ${names.slice(0, 10).join(", ")}`,
     );
   }
   const cluster = config.getCluster(context.cluster);
-  if (cluster === null) throw refused(`context "${context.name}" names a cluster that is not there`);
+  if (cluster === null) throw unusable(`context "${context.name}" names a cluster that is not there`);
   checkTransport(cluster);
   const user = config.getUser(context.user);
   const folder = found.find((file) => file.config.getUser(context.user) !== null)?.folder ?? configDir;
-  const provider = field(user?.authProvider, "name");
+  const provider: unknown = user?.authProvider?.name;
   if (provider !== undefined && provider !== "tokenFile" && provider !== "oidc")
-    throw refused(
+    throw unusable(
       "its user has an auth-provider that kubectl no longer knows, either: use a login program (exec)",
     );
   const plugin = pluginOf(user?.exec, folder);
@@ -141,8 +142,8 @@ const readKubeconfig = async (config: KubeConfig, path: string): Promise<KubeCon
     config.makePathsAbsolute(dirname(resolve(path)));
     return config;
   } catch (error) {
-    if (error instanceof Error && "code" in error && error.code === "ENOENT") return null;
-    throw refused(`the kubeconfig ${path} cannot be read`);
+    if (errnoOf(error) === "ENOENT") return null;
+    throw unusable(`the kubeconfig ${path} cannot be read`);
   }
 };
 
@@ -167,7 +168,7 @@ const firsts = <T extends { readonly name: string }>(all: readonly T[]): T[] =>
 const inCluster = (env: Tools["env"], mounted: string) => {
   const [host, port] = [env["KUBERNETES_SERVICE_HOST"] ?? "", env["KUBERNETES_SERVICE_PORT"] ?? ""];
   if (host === "" || port === "")
-    throw refused("there is no kubeconfig, and this is no pod with a ServiceAccount");
+    throw unusable("there is no kubeconfig, and this is no pod with a ServiceAccount");
   const server = `https://${host.includes(":") ? `[${host}]` : host}:${port}`;
   const config = { tokenFile: join(mounted, "token") };
   return {
@@ -181,19 +182,20 @@ const inCluster = (env: Tools["env"], mounted: string) => {
 /** The key is for a server that was verified; only on this machine may it be any. */
 const checkTransport = ({ server, skipTLSVerify }: Cluster): void => {
   const url = URL.parse(server);
-  if (url === null || !/^https?:$/.test(url.protocol)) throw refused("the server's address is no https: URL");
+  if (url === null || !/^https?:$/.test(url.protocol))
+    throw unusable("the server's address is no https: URL");
   const loopback = /^(localhost|127(\.\d+){3}|\[::1\])$/.test(url.hostname);
   if (loopback) return;
   if (url.protocol === "http:")
-    throw refused("the server's address is http:, which would show the key to all");
+    throw unusable("the server's address is http:, which would show the key to all");
   if (skipTLSVerify)
-    throw refused("insecure-skip-tls-verify is set: name certificate-authority in the kubeconfig instead");
+    throw unusable("insecure-skip-tls-verify is set: name certificate-authority in the kubeconfig instead");
 };
 
 const pluginOf = (exec: unknown, folder: string): Plugin | null => {
   if (typeof exec !== "object" || exec === null) return null;
   const { command, args, env, apiVersion } = exec as Raw;
-  if (typeof command !== "string" || command === "") throw refused("a login program without a command");
+  if (typeof command !== "string" || command === "") throw unusable("a login program without a command");
   const pairs = Array.isArray(env) ? (env as Raw[]) : [];
   return {
     command,
@@ -217,16 +219,14 @@ const askPlugin = async (
     { signal, limitMs: 20_000, keep: OUTPUT_CAP, env: { ...plugin.env, KUBERNETES_EXEC_INFO: info } },
   );
   const byHand = `the kubeconfig's login program ${command.slice(0, 200)}`;
-  if (ended.how === "missing") throw refused(`${byHand} is not there`);
-  if (ended.how === "late")
-    throw new ProviderError("TIMEOUT", "not_applied", `${byHand} did not end in time`);
-  if (ended.how !== "exit" || ended.status !== 0)
-    throw new ProviderError("AUTHN", "not_applied", `${byHand} failed; run it by hand`);
+  if (ended.how === "missing") throw unusable(`${byHand} is not there`);
+  if (ended.how === "late") throw refused("TIMEOUT", `${byHand} did not end in time`);
+  if (ended.how !== "exit" || ended.status !== 0) throw refused("AUTHN", `${byHand} failed; run it by hand`);
   return credentialIn(ended.output.toString("utf8"), byHand);
 };
 
 const credentialIn = (text: string, byHand: string): Credential => {
-  const unclear = new ProviderError("AUTHN", "not_applied", `${byHand} did not print a login`);
+  const unclear = refused("AUTHN", `${byHand} did not print a login`);
   let status: Raw;
   try {
     status = (JSON.parse(text) as { readonly status: Raw }).status;
@@ -243,7 +243,4 @@ const credentialIn = (text: string, byHand: string): Credential => {
   return { token, cert, key, until: Number.isNaN(expires) ? Number.POSITIVE_INFINITY : expires - 10_000 };
 };
 
-const field = (value: unknown, name: string): unknown =>
-  typeof value === "object" && value !== null ? (value as Raw)[name] : undefined;
-const monotonicMs = (): number => Number(process.hrtime.bigint()) / 1e6;
-const refused = (hint: string): ProviderError => new ProviderError("CONFIG", "not_applied", hint);
+const unusable = (hint: string): ProviderError => refused("CONFIG", hint);

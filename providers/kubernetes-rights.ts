@@ -1,8 +1,9 @@
 import type { Check } from "../src/ports.ts";
-import { field, type Kube, kubeProblem } from "./kubernetes.ts";
+import { check } from "./kit.ts";
+import type { KubePlace } from "./kubernetes-login.ts";
+import { field, type Kube, type KubeAnswer, kubeProblem } from "./kubernetes.ts";
 
-/** Of a target's config: what says which API server it is. */
-export type KubePlace = { readonly context?: string | undefined; readonly kubeconfig?: string | undefined };
+export type { KubePlace };
 
 /** `[context/]rest`, for addresses. */
 export const kubePlace = ({ context }: KubePlace, rest: string): string =>
@@ -29,6 +30,8 @@ export type Right = {
   readonly verb: string;
   readonly namespace: string;
   readonly name?: string;
+  /** The object, to a person. Unset = by resource, name and namespace. */
+  readonly called?: string;
 };
 
 /**
@@ -37,32 +40,43 @@ export type Right = {
  */
 export const mayI = async (
   place: KubePlace & { readonly kube: Kube },
-  { group, resource, verb, namespace, name }: Right,
+  right: Right,
   signal: AbortSignal,
 ): Promise<Check> => {
-  const resourceAttributes = { group, resource, verb, namespace, ...(name === undefined ? {} : { name }) };
+  const { called, ...resourceAttributes } = right;
+  const { resource, verb, namespace, name } = right;
   const body = {
     apiVersion: "authorization.k8s.io/v1",
     kind: "SelfSubjectAccessReview",
-    spec: { resourceAttributes },
+    spec: { resourceAttributes: { ...resourceAttributes, version: "v1" } },
   };
   const path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
   const answer = await place.kube.call({ method: "POST", path, body }, signal);
   const allowed = answer.status === 201 ? field(field(answer.body, "status"), "allowed") : null;
   const id = `may-${verb}`;
-  const what = `${verb} ${name === undefined ? `${resource} in ${namespace}` : `${resource}/${name} in ${namespace}`}`;
-  if (allowed === true) return { id, status: "ok", message: `this identity may ${what}` };
-  if (allowed === false) {
-    const fix = granting(place, {
-      group,
-      resource,
-      verb,
-      namespace,
-      ...(name === undefined ? {} : { name }),
-    });
-    return { id, status: "fail", message: `this identity may not ${what}`, fix, code: "AUTHZ" };
-  }
+  const what = `${verb} ${called ?? `${resource}${name === undefined ? "" : `/${name}`} in ${namespace}`}`;
+  if (allowed === true) return check.ok(id, `this identity may ${what}`);
+  if (allowed === false)
+    return check.fail(id, `this identity may not ${what}`, granting(place, right), "AUTHZ");
   const problem = kubeProblem(answer, false);
   if (problem.code !== "AUTHZ") throw problem;
-  return { id, status: "unproved", message: `the API server does not say whether this identity may ${what}` };
+  return check.unproved(id, `the API server does not say whether this identity may ${what}`);
+};
+
+/**
+ * What the answer to a dry run means: the check `dry-run`.
+ * @param who would take it, `what`, or would not; the message begins so
+ */
+export const rehearsal = (
+  answer: KubeAnswer,
+  who: string,
+  what: string,
+  fixOf: (code: string) => string,
+): Check => {
+  if (answer.status === 200) return check.ok("dry-run", `${who} would take ${what}`);
+  const { code, hint } = kubeProblem(answer, false);
+  const message = `${who} would not take ${what}: ${hint}`;
+  // Not every admission webhook can rehearse, and one that fails now may work later.
+  if (["CONFIG", "CONFLICT", "UNAVAILABLE"].includes(code)) return check.warn("dry-run", message);
+  return check.fail("dry-run", message, fixOf(code), code);
 };

@@ -3,8 +3,9 @@ import * as https from "node:https";
 import type { Socket } from "node:net";
 import * as z from "zod/mini";
 import { type Applied, ProviderError } from "../src/core/errors.ts";
-import type { Tools } from "./kit.ts";
-import { type KubeOptions, kubeLogin, type Login } from "./kubernetes-login.ts";
+import { nonEmpty } from "./config-keys.ts";
+import { errnoOf, type Tools } from "./kit.ts";
+import { type KubePlace, kubeLogin, type Login } from "./kubernetes-login.ts";
 
 /** Config keys of everything that speaks to an API server. */
 export const kubeKeys = {
@@ -14,14 +15,9 @@ export const kubeKeys = {
       .check(z.regex(/^[!-~]{1,200}$/), z.describe("Context of the kubeconfig. Unset = its current one.")),
   ),
   kubeconfig: z.optional(
-    z
-      .string()
-      .check(
-        z.minLength(1),
-        z.describe(
-          "The kubeconfig file. Unset = $KUBECONFIG, else ~/.kube/config, else the ServiceAccount of the pod.",
-        ),
-      ),
+    nonEmpty(
+      "The kubeconfig file. Unset = $KUBECONFIG, else ~/.kube/config, else the ServiceAccount of the pod.",
+    ),
   ),
 };
 export const DNS_LABEL = /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/;
@@ -58,7 +54,7 @@ const agents = { "http:": new http.Agent(POOL), "https:": new https.Agent(POOL) 
  * (docs/adr/0010-kubernetes-requests.md). `mounted` is where a pod finds its ServiceAccount, for tests.
  */
 export const openKube = (
-  options: KubeOptions,
+  options: KubePlace,
   tools: Pick<Tools, "configDir" | "env">,
   mounted?: string,
 ): Kube => {
@@ -146,7 +142,7 @@ const whenReady = (socket: Socket, reused: boolean, ready: () => void): void => 
 };
 
 const trouble = (error: unknown, aborted: boolean, outcome: Applied): ProviderError => {
-  const code = error instanceof Error && "code" in error ? String(error.code) : "";
+  const code = errnoOf(error);
   if (aborted) return new ProviderError("TIMEOUT", outcome, "the API server did not answer in time");
   if (/CERT|SIGNATURE|ERR_TLS|ERR_SSL|EPROTO/.test(code))
     return new ProviderError("CONFIG", outcome, "the API server's certificate, or ours, is not accepted");

@@ -2,7 +2,8 @@ import { spawn } from "node:child_process";
 import { constants } from "node:fs";
 import { access, stat } from "node:fs/promises";
 import { delimiter, join } from "node:path";
-import { resolvePath, type Tools } from "./kit.ts";
+import type { Check } from "../src/ports.ts";
+import { check, resolvePath, type Tools } from "./kit.ts";
 
 /** How a program ended. `late`: stopped by us (time, abort), so what it did is not known. `missing`: it never started. */
 export type Ended =
@@ -95,6 +96,18 @@ export const findProgram = async (
     if (name !== "" && runnable) return file;
   }
   return null;
+};
+
+/** Can it be started? `option` is the config key that names it. */
+export const programCheck = async (
+  id: string,
+  program: string,
+  option: string,
+  tools: Pick<Tools, "configDir" | "env">,
+): Promise<Check> => {
+  if ((await findProgram(program, tools)) !== null) return check.ok(id, `${program} can be run`);
+  const fix = `Install ${program}, make it executable, or mend ${option}.`;
+  return check.fail(id, `${program} is not an executable file`, fix, "CONFIG");
 };
 
 const withoutKeys = (env: Tools["env"]): Record<string, string | undefined> =>

@@ -17,10 +17,12 @@ import type {
 } from "../src/ports.ts";
 import {
   bounded,
+  check,
   defineRollout,
   defineStore,
   durationMs,
   fromErrno,
+  refused,
   resolvePath,
   type RolloutProvider,
   type StoreProvider,
@@ -209,7 +211,7 @@ const preflight = async (target: Store | Rollout, signal: AbortSignal): Promise<
   } catch {
     // Answered below: a doubt.
   }
-  return [{ id: "preflight", status: "unproved", message: "the preflight gave no answer" }];
+  return [check.unproved("preflight", "the preflight gave no answer")];
 };
 
 const calling = async <T>(outcome: Applied, call: () => Promise<T>): Promise<T> => {
@@ -243,11 +245,7 @@ const stored = (found: unknown, type: string): Stored => {
     if (secret !== null)
       return { secret, revision: found["revision"], createdAt: createdAt ?? null, witness: witness ?? null };
   }
-  throw new ProviderError(
-    "UNAVAILABLE",
-    "not_applied",
-    `${type}: read gave back neither null nor { secret, revision }`,
-  );
+  throw refused("UNAVAILABLE", `${type}: read gave back neither null nor { secret, revision }`);
 };
 
 const asSecret = (secret: unknown): Secret | null => {
@@ -263,4 +261,4 @@ const isObject = (value: unknown): value is Record<string, unknown> =>
   typeof value === "object" && value !== null;
 const plain = (text: unknown): string =>
   typeof text === "string" ? text.replaceAll(/[^ -~]/g, "?").slice(0, 300) : "";
-const wrong = (hint: string): ProviderError => new ProviderError("CONFIG", "not_applied", hint);
+const wrong = (hint: string): ProviderError => refused("CONFIG", hint);

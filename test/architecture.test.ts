@@ -33,7 +33,7 @@ const ROOMS: readonly { readonly room: RegExp; readonly may: readonly RegExp[] }
   },
   { room: /^src\/testkit\.ts$/, may: [/^test\/(contract|kit)\//, /^src\/(core|ports)/, /^providers\//] },
   {
-    room: /^providers\/(kit|options|program|third-party)\.ts$/,
+    room: /^providers\/(kit|config-keys|options|program|third-party)\.ts$/,
     may: [
       /^src\/core\//,
       /^src\/ports\.ts$/,
@@ -47,7 +47,7 @@ const ROOMS: readonly { readonly room: RegExp; readonly may: readonly RegExp[] }
     may: [
       /^src\/core\/errors\.ts$/,
       /^src\/ports\.ts$/,
-      /^providers\/(kit|program|kubernetes|kubernetes-login)\.ts$/,
+      /^providers\/(kit|config-keys|program|kubernetes|kubernetes-login)\.ts$/,
       /^node:/,
       /^(zod\/mini|yaml)$/,
       /^@kubernetes\//,
@@ -58,7 +58,7 @@ const ROOMS: readonly { readonly room: RegExp; readonly may: readonly RegExp[] }
     may: [
       /^src\/core\/(errors|secret)\.ts$/,
       /^src\/ports\.ts$/,
-      /^providers\/(kit|program|kubernetes|kubernetes-rights)\.ts$/,
+      /^providers\/(kit|config-keys|program|kubernetes|kubernetes-rights)\.ts$/,
       /^node:/,
       /^(zod\/mini|dotenv|got|@noble\/curves\/secp256k1\.js)$/,
       /^(@aws-sdk|@azure|@kubernetes)\//,

@@ -1,8 +1,9 @@
 import * as z from "zod/mini";
 import { ProviderError } from "../../src/core/errors.ts";
-import type { Check, RolloutOp, RolloutState } from "../../src/ports.ts";
-import { CALL_LIMIT_MS, DURATION, defineRollout, durationMs } from "../kit.ts";
-import { findProgram, runProgram } from "../program.ts";
+import type { RolloutOp, RolloutState } from "../../src/ports.ts";
+import { timeLimit } from "../config-keys.ts";
+import { CALL_LIMIT_MS, defineRollout, durationMs, refused } from "../kit.ts";
+import { programCheck, runProgram } from "../program.ts";
 
 const schema = z.strictObject({
   command: z
@@ -14,15 +15,11 @@ const schema = z.strictObject({
           "it gets IMKIT_ROTATOR_APP, IMKIT_ROTATOR_ROTATION and IMKIT_ROTATOR_FINGERPRINT.",
       ),
     ),
-  timeout: z
-    ._default(
-      z.string().check(
-        z.regex(DURATION),
-        z.refine((text) => durationMs(text) >= 1 && durationMs(text) <= 60_000, "at most 1m"),
-      ),
-      "1m",
-    )
-    .check(z.describe("How long it may take, at most 1m. Then it is stopped, and what it did is not known.")),
+  timeout: timeLimit(
+    "1m",
+    { leastMs: 1, mostMs: 60_000, rule: "at most 1m" },
+    "How long it may take, at most 1m. Then it is stopped, and what it did is not known.",
+  ),
 });
 
 /** Any program restarts the workload. Its exit status is all that is looked at: its output is dropped, for it may hold anything. */
@@ -31,24 +28,6 @@ export default defineRollout({
   schema,
   open: ({ command, timeout }, tools) => {
     const program = command[0] ?? "";
-    const missing = () =>
-      new ProviderError("CONFIG", "not_applied", `no program ${program} to run; see command`);
-
-    const preflight = async (): Promise<readonly Check[]> => {
-      if ((await findProgram(program, tools)) !== null)
-        return [{ id: "program", status: "ok", message: `${program} can be run` }];
-      const fix = `Install ${program}, make it executable, or mend command.`;
-      return [
-        {
-          id: "program",
-          status: "fail",
-          message: `${program} is not an executable file`,
-          fix,
-          code: "CONFIG",
-        },
-      ];
-    };
-
     const trigger = async (op: RolloutOp, signal: AbortSignal): Promise<RolloutState> => {
       if (signal.aborted) throw new ProviderError("TIMEOUT", "not_applied");
       const ended = await runProgram(command, tools, {
@@ -60,7 +39,7 @@ export default defineRollout({
           IMKIT_ROTATOR_FINGERPRINT: op.fingerprint,
         },
       });
-      if (ended.how === "missing") throw missing();
+      if (ended.how === "missing") throw refused("CONFIG", `no program ${program} to run; see command`);
       if (ended.how === "late")
         throw new ProviderError("TIMEOUT", "unknown", `${program} did not end in time`);
       if (ended.how !== "exit") return failed(`${program} was ended by a signal`);
@@ -69,7 +48,13 @@ export default defineRollout({
         : failed(`exit status ${ended.status}`);
     };
 
-    return { where: `exec:${program}`, how: "auto", reason: "", preflight, trigger };
+    return {
+      where: `exec:${program}`,
+      how: "auto",
+      reason: "",
+      preflight: async () => [await programCheck("program", program, "command", tools)],
+      trigger,
+    };
   },
 });
 

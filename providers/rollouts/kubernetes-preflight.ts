@@ -1,12 +1,11 @@
 import { ProviderError } from "../../src/core/errors.ts";
 import type { Check } from "../../src/ports.ts";
-import { bounded } from "../kit.ts";
-import { type KubePlace, kubectl, mayI } from "../kubernetes-rights.ts";
+import { bounded, check } from "../kit.ts";
+import { type KubePlace, kubectl, mayI, rehearsal } from "../kubernetes-rights.ts";
 import { field, isAbsent, type Kube, kubeProblem } from "../kubernetes.ts";
-import { barOf, type Kind, ROTATION, wantedOf } from "./kubernetes-standing.ts";
+import { barOf, ROTATION, wantedOf, type Workload } from "./kubernetes-standing.ts";
 
 type Place = KubePlace & { readonly kube: Kube; readonly namespace: string };
-type Workload = { readonly kind: Kind; readonly name: string; readonly path: string };
 
 const LIMIT_MS = 30_000;
 
@@ -26,7 +25,7 @@ export const checkWorkload = async (
     return await bounded(signal, LIMIT_MS, async (both) => {
       const target = { group: "apps", resource: `${kind}s`, namespace, name };
       const rights = await Promise.all(
-        ["get", "patch"].map(async (verb) => await mayI(place, { ...target, verb }, both)),
+        ["get", "patch"].map((verb) => mayI(place, { ...target, verb }, both)),
       );
       const lacks = (verb: string) =>
         rights.some(({ id, status }) => id === `may-${verb}` && status === "fail");
@@ -35,7 +34,7 @@ export const checkWorkload = async (
       if (isAbsent(answer, `${kind}s`, name)) {
         const message = `there is no ${what} in the namespace ${namespace}`;
         const fix = `Mend workloads or namespace; ${kubectl(place)} get ${kind}s shows what is there`;
-        return [...rights, { id: "workload", status: "fail", message, fix, code: "NOT_FOUND" }];
+        return [...rights, check.fail("workload", message, fix, "NOT_FOUND")];
       }
       if (answer.status !== 200) throw kubeProblem(answer, false);
       const standing = standingCheck(place, workload, answer.body);
@@ -43,10 +42,9 @@ export const checkWorkload = async (
     });
   } catch (error) {
     if (!(error instanceof ProviderError))
-      return [{ id: "api-server", status: "unproved", message: `${what}: the API server cannot be asked` }];
+      return [check.unproved("api-server", `${what}: the API server cannot be asked`)];
     const { code, hint } = error;
-    const fix = FIXES[code] ?? "Mend what is named and run again.";
-    return [{ id: "api-server", status: "fail", message: `${what}: ${hint}`, fix, code }];
+    return [check.fail("api-server", `${what}: ${hint}`, fixOf(code), code)];
   }
 };
 
@@ -60,45 +58,32 @@ const standingCheck = (place: Place, { kind, name }: Workload, object: unknown):
   const bar = barOf(kind, field(object, "spec"));
   if (bar?.id === "paused") {
     const fix = `${at}rollout resume ${what}`;
-    return {
-      id: "workload",
-      status: "fail",
-      message: `${what} is paused: nothing would be restarted`,
-      fix,
-      code: "DISABLED",
-    };
+    return check.fail("workload", `${what} is paused: nothing would be restarted`, fix, "DISABLED");
   }
   if (wantedOf(kind, object) === 0) {
     const message = `${what} runs no pods, so its restart proves nothing and is held`;
     const fix = kind === "daemonset" ? "See why no node is to run it" : `${at}scale ${what} --replicas=1`;
-    return { id: "workload", status: "warn", message, fix };
+    return check.warn("workload", message, fix);
   }
   if (bar !== null) {
     const fix =
       bar.id === "partition"
         ? `Set its partition to 0`
         : `After the rotation wrote the key: ${at}delete pod …`;
-    return { id: "workload", status: "warn", message: `${what} will be held: ${bar.words}`, fix };
+    return check.warn("workload", `${what} will be held: ${bar.words}`, fix);
   }
-  return { id: "workload", status: "ok", message: `${what} may be restarted` };
+  return check.ok("workload", `${what} may be restarted`);
 };
 
 const rehearsed = async (kube: Kube, { kind, name, path }: Workload, signal: AbortSignal): Promise<Check> => {
-  const what = `${kind}/${name}`;
   const annotations = { [ROTATION]: "rehearsal" };
   const body = { spec: { template: { metadata: { annotations } } } };
   const dryRun = `${path}?fieldManager=imkit-rotator&dryRun=All`;
   const answer = await kube.call({ method: "PATCH", path: dryRun, body }, signal);
-  const id = "dry-run";
-  if (answer.status === 200)
-    return { id, status: "ok", message: `${what}: the API server would take the restart` };
-  const { code, hint } = kubeProblem(answer, false);
-  const message = `${what}: the API server would not take the restart: ${hint}`;
-  // Not every admission webhook can rehearse, and one that fails now may work later.
-  if (["CONFIG", "CONFLICT", "UNAVAILABLE"].includes(code)) return { id, status: "warn", message };
-  return { id, status: "fail", message, fix: FIXES[code] ?? "Mend what is named and run again.", code };
+  return rehearsal(answer, `${kind}/${name}: the API server`, "the restart", fixOf);
 };
 
+const fixOf = (code: string): string => FIXES[code] ?? "Mend what is named and run again.";
 const FIXES: Readonly<Record<string, string>> = {
   AUTHN: "Log in again, or renew the token that the kubeconfig names.",
   AUTHZ: "Have those who run the cluster's admission policies let this identity restart this workload.",

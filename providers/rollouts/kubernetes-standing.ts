@@ -2,6 +2,8 @@ import type { RolloutState } from "../../src/ports.ts";
 import { field } from "../kubernetes.ts";
 
 export type Kind = "deployment" | "statefulset" | "daemonset";
+/** `path` is its address at the API server. */
+export type Workload = { readonly kind: Kind; readonly name: string; readonly path: string };
 export type Standing = Pick<RolloutState, "state" | "reason">;
 
 /** Set in the pod template: another value there makes another generation of pods. */

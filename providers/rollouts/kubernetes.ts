@@ -1,14 +1,21 @@
 import * as z from "zod/mini";
 import { ProviderError, RETRYABLE } from "../../src/core/errors.ts";
 import type { Rollout, RolloutOp, RolloutState } from "../../src/ports.ts";
-import { bounded, DURATION, defineRollout, durationMs, type Tools } from "../kit.ts";
+import { timeLimit } from "../config-keys.ts";
+import { bounded, defineRollout, durationMs, monotonicMs, refused, type Tools } from "../kit.ts";
 import { kubePlace } from "../kubernetes-rights.ts";
 import { DNS_LABEL, isAbsent, kubeKeys, kubeProblem, openKube } from "../kubernetes.ts";
 import { checkWorkload } from "./kubernetes-preflight.ts";
-import { type Kind, ROTATION, rotationIn, type Standing, standingOf } from "./kubernetes-standing.ts";
+import {
+  type Kind,
+  ROTATION,
+  rotationIn,
+  type Standing,
+  standingOf,
+  type Workload,
+} from "./kubernetes-standing.ts";
 
 const WORKLOAD = /^(deployment|statefulset|daemonset)\/(?=.{1,253}$)[a-z0-9]([a-z0-9.-]*[a-z0-9])?$/;
-const LONGEST_MS = 1_800_000;
 
 const schema = z.strictObject({
   ...kubeKeys,
@@ -25,15 +32,11 @@ const schema = z.strictObject({
       z.refine((all) => new Set(all).size === all.length, "names a workload twice"),
       z.describe("What is restarted, all at once: deployment/<name>, statefulset/<name>, daemonset/<name>."),
     ),
-  timeout: z
-    ._default(
-      z.string().check(
-        z.regex(DURATION),
-        z.refine((text) => durationMs(text) >= 1_000 && durationMs(text) <= LONGEST_MS, "1s to 30m"),
-      ),
-      "5m",
-    )
-    .check(z.describe("How long all of them may take, 1s to 30m.")),
+  timeout: timeLimit(
+    "5m",
+    { leastMs: 1_000, mostMs: 1_800_000, rule: "1s to 30m" },
+    "How long all of them may take, 1s to 30m.",
+  ),
 });
 type Config = z.infer<typeof schema>;
 
@@ -54,10 +57,6 @@ export default defineRollout({
   schema,
   open: (config, tools) => openWorkloads(config, tools),
 });
-
-type Workload = { readonly kind: Kind; readonly name: string; readonly path: string };
-
-const monotonicMs = (): number => Number(process.hrtime.bigint()) / 1e6;
 
 /** `now`: milliseconds of a clock that never jumps. */
 export const openWorkloads = (config: Config, tools: Tools, now = monotonicMs): Rollout => {
@@ -174,4 +173,3 @@ const named = (error: unknown, name: string): ProviderError => {
   const { code, outcome, hint, retryAfterMs } = error;
   return new ProviderError(code, outcome, hint.includes(name) ? hint : `${name}: ${hint}`, retryAfterMs);
 };
-const refused = (code: ProviderError["code"], hint: string) => new ProviderError(code, "not_applied", hint);

@@ -2,11 +2,10 @@ import { createHmac } from "node:crypto";
 import * as z from "zod/mini";
 import { ProviderError } from "../../src/core/errors.ts";
 import type { RolloutOp, RolloutState } from "../../src/ports.ts";
-import { bounded, CALL_LIMIT_MS, DURATION, defineRollout, durationMs } from "../kit.ts";
+import { secretFrom, timeLimit } from "../config-keys.ts";
+import { bounded, CALL_LIMIT_MS, check, defineRollout, durationMs, errnoOf, refused } from "../kit.ts";
 
 const LOOPBACK = /^(localhost|127(\.\d{1,3}){3}|\[::1\])$/;
-
-const named = (words: string) => z.string().check(z.minLength(1), z.describe(words));
 
 const schema = z.strictObject({
   url: z
@@ -15,29 +14,12 @@ const schema = z.strictObject({
       z.refine(isAllowed, "an https URL (http only to this machine), without user and password"),
       z.describe("Where the signed POST goes. https, or http to this machine. Redirects are not followed."),
     ),
-  secret: z
-    .strictObject({
-      valueFrom: z
-        .strictObject({
-          env: z.exactOptional(named("Name of an environment variable.")),
-          file: z.exactOptional(named("Path of a file.")),
-          credential: z.exactOptional(named("Name of a systemd credential.")),
-        })
-        .check(
-          z.refine((from) => Object.keys(from).length === 1, "exactly one of env, file, credential"),
-          z.describe("One of env, file, credential."),
-        ),
-    })
-    .check(z.describe("The shared secret of the signature: where it is read from, never itself.")),
-  timeout: z
-    ._default(
-      z.string().check(
-        z.regex(DURATION),
-        z.refine((text) => durationMs(text) >= 1 && durationMs(text) < 60_000, "under 60s"),
-      ),
-      "15s",
-    )
-    .check(z.describe("How long the answer may take, under 60s.")),
+  secret: secretFrom("The shared secret of the signature: where it is read from, never itself."),
+  timeout: timeLimit(
+    "15s",
+    { leastMs: 1, mostMs: 59_999, rule: "under 60s" },
+    "How long the answer may take, under 60s.",
+  ),
 });
 
 /**
@@ -54,14 +36,14 @@ export default defineRollout({
     const sharedSecret = async (): Promise<string> => {
       // It rejects with the words of the config room; this room has its own code.
       const text = await tools.valueOf(secret).catch(() => "");
-      if (text === "")
-        throw new ProviderError("CONFIG", "not_applied", "the webhook's secret cannot be read, or is empty");
+      if (text === "") throw refused("CONFIG", "the webhook's secret cannot be read, or is empty");
       return text;
     };
 
     const trigger = async (op: RolloutOp, signal: AbortSignal): Promise<RolloutState> => {
       const now = new Date();
-      const body = JSON.stringify({ ...bodyOf(op), at: now.toISOString() });
+      const { app, rotation, opId, fingerprint } = op;
+      const body = JSON.stringify({ app, rotation, opId, fingerprint, at: now.toISOString() });
       const timestamp = String(Math.floor(now.getTime() / 1_000));
       const signature = createHmac("sha256", await sharedSecret())
         .update(`${timestamp}.${body}`)
@@ -93,15 +75,11 @@ export default defineRollout({
       how: "auto",
       reason: "",
       preflight: async () => {
-        const readable = await sharedSecret().then(
-          () => true,
-          () => false,
-        );
-        if (readable) return [{ id: "secret", status: "ok", message: "the shared secret can be read" }];
         const fix = "Set what secret.valueFrom names.";
-        return [
-          { id: "secret", status: "fail", message: "the shared secret cannot be read", fix, code: "CONFIG" },
-        ];
+        return await sharedSecret().then(
+          () => [check.ok("secret", "the shared secret can be read")],
+          () => [check.fail("secret", "the shared secret cannot be read", fix, "CONFIG")],
+        );
       },
       trigger,
     };
@@ -114,21 +92,13 @@ function isAllowed(text: string): boolean {
   return url.protocol === "https:" || (url.protocol === "http:" && LOOPBACK.test(url.hostname));
 }
 
-const bodyOf = ({ app, rotation, opId, fingerprint }: RolloutOp) => ({ app, rotation, opId, fingerprint });
-
 const judge = (status: number, retryAfter: string | null): RolloutState => {
   if (status >= 200 && status < 300) return { state: "done", proof: 0, reason: "" };
-  if (status === 429)
-    throw new ProviderError("THROTTLED", "not_applied", "the webhook answered 429", retryAfterMs(retryAfter));
-  if (status >= 500) {
-    throw new ProviderError(
-      "UNAVAILABLE",
-      "unknown",
-      `the webhook answered ${status}`,
-      retryAfterMs(retryAfter),
-    );
-  }
-  return { state: "failed", proof: 0, reason: `the webhook answered ${status}` };
+  const said = `the webhook answered ${status}`;
+  const waitMs = retryAfterMs(retryAfter);
+  if (status === 429) throw new ProviderError("THROTTLED", "not_applied", said, waitMs);
+  if (status >= 500) throw new ProviderError("UNAVAILABLE", "unknown", said, waitMs);
+  return { state: "failed", proof: 0, reason: said };
 };
 
 /** Whole seconds, clamped to 1-3600 s; null for a date or anything else. */
@@ -138,7 +108,6 @@ const retryAfterMs = (header: string | null): number | null =>
 /** fetch hides the reason in `cause`. Only these prove that nothing was sent. */
 const unsent = (error: unknown): never => {
   const cause = error instanceof Error ? error.cause : undefined;
-  const code = cause instanceof Error && "code" in cause ? String(cause.code) : "";
-  const refused = ["ECONNREFUSED", "ENOTFOUND", "EAI_AGAIN"].includes(code);
-  throw new ProviderError("UNAVAILABLE", refused ? "not_applied" : "unknown", "the webhook gave no answer");
+  const isUnsent = ["ECONNREFUSED", "ENOTFOUND", "EAI_AGAIN"].includes(errnoOf(cause));
+  throw new ProviderError("UNAVAILABLE", isUnsent ? "not_applied" : "unknown", "the webhook gave no answer");
 };

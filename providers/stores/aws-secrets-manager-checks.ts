@@ -1,6 +1,6 @@
 import { ProviderError } from "../../src/core/errors.ts";
 import type { Check } from "../../src/ports.ts";
-import { bounded, CALL_LIMIT_MS } from "../kit.ts";
+import { bounded, CALL_LIMIT_MS, check, refused } from "../kit.ts";
 import type { Aws, Description } from "./aws-secrets-manager-client.ts";
 import { CLOCK } from "./aws-secrets-manager-errors.ts";
 import { entryOf, withEntry } from "./aws-secrets-manager-entry.ts";
@@ -28,14 +28,11 @@ export const checksOf = async (
       const found = await find(signal, true);
       const { description } = found;
       if (description === null)
-        return [
-          { id: "secret", status: "ok", message: "there is no secret yet; it will be made" },
-          byWriting(config),
-        ];
+        return [check.ok("secret", "there is no secret yet; it will be made"), byWriting(config)];
       const no = refusal(description, config.region);
       if (no !== null) return [failed("secret", no, config)];
       return [
-        { id: "secret", status: "ok", message: "AWS lets this identity read the secret" },
+        check.ok("secret", "AWS lets this identity read the secret"),
         entryCheck(found, jsonKey, config),
         pendingCheck(description, found, jsonKey, config),
         ...roomForLabels(description),
@@ -46,7 +43,7 @@ export const checksOf = async (
     });
   } catch (thrown) {
     if (thrown instanceof ProviderError) return [failed("secret", thrown, config)];
-    return [{ id: "secret", status: "unproved", message: "the secret cannot be checked" }];
+    return [check.unproved("secret", "the secret cannot be checked")];
   }
 };
 
@@ -55,7 +52,7 @@ const entryCheck = ({ version }: Found, jsonKey: string | null, config: Config):
   try {
     withEntry(version?.text ?? "", jsonKey, SAMPLE);
     const held = version !== null && entryOf(version.text, jsonKey) !== null;
-    return { id: "entry", status: "ok", message: `${place} ${held ? "is understood" : "has no value yet"}` };
+    return check.ok("entry", `${place} ${held ? "is understood" : "has no value yet"}`);
   } catch (thrown) {
     if (thrown instanceof ProviderError) return failed("entry", thrown, config);
     throw thrown;
@@ -69,25 +66,23 @@ const pendingCheck = (
   config: Config,
 ): Check => {
   const pending = holderOf(labels, PENDING);
-  if (pending === null || pending === version?.id)
-    return { id: "pending", status: "ok", message: "no other change is under way" };
+  if (pending === null || pending === version?.id) return check.ok("pending", "no other change is under way");
   if (labels.get(pending)?.some((label) => isOurs(label, { jsonKey }))) {
     const message =
       "a version of a run that did not end is labelled AWSPENDING; the next write takes that off";
-    return { id: "pending", status: "warn", message, fix: "Run rotate again." };
+    return check.warn("pending", message, "Run rotate again.");
   }
   // An id of somebody else's making could be anything.
   const id = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(pending) ? pending : "VERSION-ID";
-  return {
-    id: "pending",
-    status: "fail",
-    message: "another change is under way: a version labelled AWSPENDING that is not ours",
-    fix: cli(
+  return check.fail(
+    "pending",
+    "another change is under way: a version labelled AWSPENDING that is not ours",
+    cli(
       config,
       `update-secret-version-stage --secret-id ${config.secretId} --version-stage ${PENDING} --remove-from-version-id ${id}`,
     ),
-    code: "CONFLICT",
-  };
+    "CONFLICT",
+  );
 };
 
 const roomForLabels = ({ labels }: Description): readonly Check[] => {
@@ -95,7 +90,7 @@ const roomForLabels = ({ labels }: Description): readonly Check[] => {
   // A write brings AWSPENDING and one of ours, and perhaps AWSPREVIOUS.
   if (count + 3 <= MOST_LABELS) return [];
   const message = `the secret has ${count} staging labels; AWS allows ${MOST_LABELS}, and a write needs up to 3 more`;
-  return [{ id: "labels", status: "warn", message, fix: "Remove labels that nothing needs." }];
+  return [check.warn("labels", message, "Remove labels that nothing needs.")];
 };
 
 const replicaChecks = async (
@@ -105,12 +100,8 @@ const replicaChecks = async (
 ): Promise<readonly Check[]> => {
   if (replicas.length === 0) return [];
   try {
-    if (await same()) return [{ id: "replicas", status: "ok", message: "every replica can be read back" }];
-    const late = new ProviderError(
-      "UNAVAILABLE",
-      "not_applied",
-      "a replica does not hold the current version",
-    );
+    if (await same()) return [check.ok("replicas", "every replica can be read back")];
+    const late = refused("UNAVAILABLE", "a replica does not hold the current version");
     return [failed("replicas", late, config)];
   } catch (thrown) {
     if (thrown instanceof ProviderError) return [failed("replicas", thrown, config)];
@@ -126,25 +117,23 @@ const labelCheck = async (aws: Aws, config: Config, signal: AbortSignal): Promis
     (thrown: unknown) => (thrown instanceof ProviderError ? thrown : null),
   );
   if (code === null || code.code === "CONFIG" || code.code === "NOT_FOUND" || code.code === "CONFLICT")
-    return { id: "permission-labels", status: "ok", message: "this identity may move staging labels" };
+    return check.ok("permission-labels", "this identity may move staging labels");
   if (code.code === "AUTHZ") return failed("permission-labels", code, config);
   const message = "whether this identity may move staging labels is not known: AWS gave no clear answer";
-  return { id: "permission-labels", status: "unproved", message, fix: "Run doctor again." };
+  return check.unproved("permission-labels", message, "Run doctor again.");
 };
 
-const byWriting = (config: Config): Check => ({
-  id: "permission-write",
-  status: "unproved",
-  message:
+const byWriting = (config: Config): Check =>
+  check.unproved(
+    "permission-write",
     "AWS cannot be asked without writing whether this identity may add a version (secretsmanager:PutSecretValue, kms:GenerateDataKey)",
-  fix: grant(config),
-});
+    grant(config),
+  );
 
 const failed = (id: string, error: ProviderError, config: Config): Check => {
   const message = error.hint || "no answer in time";
-  if (message.endsWith(CLOCK))
-    return { id: "clock", status: "fail", message, fix: "timedatectl set-ntp true", code: error.code };
-  return { id, status: "fail", message, fix: fixOf(error.code, config, id), code: error.code };
+  if (message.endsWith(CLOCK)) return check.fail("clock", message, "timedatectl set-ntp true", error.code);
+  return check.fail(id, message, fixOf(error.code, config, id), error.code);
 };
 
 const fixOf = (code: ProviderError["code"], config: Config, check: string): string => {

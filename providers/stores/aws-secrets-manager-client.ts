@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type * as Library from "@aws-sdk/client-secrets-manager";
 import { ProviderError } from "../../src/core/errors.ts";
+import { refused } from "../kit.ts";
 import { fromAws } from "./aws-secrets-manager-errors.ts";
 
 export type Login = {
@@ -164,11 +165,7 @@ export const awsOf = (secretId: string, login: Login): Aws => {
 
 const open = async (region: string, { endpoint, profile, credentials }: Login): Promise<Client> => {
   const sdk = await import("@aws-sdk/client-secrets-manager").catch(() => {
-    throw new ProviderError(
-      "CONFIG",
-      "not_applied",
-      "the package @aws-sdk/client-secrets-manager cannot be loaded",
-    );
+    throw refused("CONFIG", "the package @aws-sdk/client-secrets-manager cannot be loaded");
   });
   const client = new sdk.SecretsManagerClient({
     region,
@@ -187,7 +184,7 @@ const open = async (region: string, { endpoint, profile, credentials }: Login): 
       };
       if (protocol === "https:" || LOOPBACK.test(hostname ?? "")) return next(args);
       const why = "the AWS endpoint that the environment or the profile names is not https";
-      throw new ProviderError("CONFIG", "not_applied", why);
+      throw refused("CONFIG", why);
     },
     { step: "finalizeRequest" },
   );

@@ -1,4 +1,4 @@
-import { ProviderError } from "../../src/core/errors.ts";
+import { refused } from "../kit.ts";
 
 /** What AWS takes as a secret's text, in bytes. */
 const MAX_BYTES = 65_536;
@@ -114,6 +114,3 @@ const pastValue = (text: string, start: number): number => {
   } while (depth > 0);
   return at;
 };
-
-const refused = (code: ProviderError["code"], hint: string): ProviderError =>
-  new ProviderError(code, "not_applied", hint);

@@ -1,4 +1,5 @@
 import { ProviderError } from "../../src/core/errors.ts";
+import { refused } from "../kit.ts";
 import type { Aws, Description, Version } from "./aws-secrets-manager-client.ts";
 import { CURRENT, holderOf } from "./aws-secrets-manager-labels.ts";
 
@@ -95,5 +96,3 @@ const answer = <T>(call: Promise<T>): Promise<T | ProviderError> =>
 
 const softDeleted = (): ProviderError =>
   refused("SOFT_DELETED", "the secret is scheduled for deletion; restore it first");
-const refused = (code: ProviderError["code"], hint: string): ProviderError =>
-  new ProviderError(code, "not_applied", hint);

@@ -1,8 +1,8 @@
 import { readFile } from "node:fs/promises";
 import type { KeyVaultSecret, SecretClient, SecretProperties } from "@azure/keyvault-secrets";
 import { ProviderError } from "../../src/core/errors.ts";
-import { resolvePath, type Tools, type ValueFrom } from "../kit.ts";
-import { fromAnswer, fromThrown, refused } from "./azure-errors.ts";
+import { refused, resolvePath, type Tools, type ValueFrom } from "../kit.ts";
+import { fromAnswer, fromThrown } from "./azure-errors.ts";
 
 export type VaultOptions = {
   readonly vaultUrl: string;

@@ -1,4 +1,5 @@
 import { type Applied, type ProviderCode, ProviderError } from "../../src/core/errors.ts";
+import { refused } from "../kit.ts";
 
 /** The parts of an answer that are looked at. `text` is the vendor's and goes nowhere. */
 export type Answer = {
@@ -114,8 +115,6 @@ export const fixOf = (error: ProviderError, place: Place): string | null => {
 export const absent = (): ProviderError => saying(ABSENT);
 export const softDeleted = (changing: boolean): ProviderError =>
   changing ? saying(CHANGING) : refused("SOFT_DELETED", REASONS["ObjectIsDeletedButRecoverable"]?.hint ?? "");
-export const refused = (code: ProviderCode, hint: string): ProviderError =>
-  new ProviderError(code, "not_applied", hint);
 
 /** An answer that is no success, as our error. */
 export const fromAnswer = ({ method, status, retryAfter, text }: Answer): ProviderError => {

@@ -2,8 +2,9 @@ import { setTimeout as pause } from "node:timers/promises";
 import * as z from "zod/mini";
 import { ProviderError } from "../../src/core/errors.ts";
 import { Secret } from "../../src/core/secret.ts";
-import type { Revision, Store, Stored, Witness, WriteOp } from "../../src/ports.ts";
-import { bounded, CALL_LIMIT_MS, defineStore, type Tools } from "../kit.ts";
+import type { Revision, Store, Stored, WriteOp } from "../../src/ports.ts";
+import { flag, nonEmpty, secretFrom } from "../config-keys.ts";
+import { bounded, CALL_LIMIT_MS, defineStore, refused, type Tools, witnessIn, witnessText } from "../kit.ts";
 import { azureChecks } from "./azure-checks.ts";
 import {
   type Current,
@@ -15,12 +16,11 @@ import {
   type Vault,
   type Version,
 } from "./azure-client.ts";
-import { absent, refused, softDeleted } from "./azure-errors.ts";
+import { absent, softDeleted } from "./azure-errors.ts";
 
 const AZURE_HOST = /\.(vault\.azure\.(net|cn)|vault\.usgovcloudapi\.net|vault\.microsoftazure\.de)$/i;
 const hostOf = (url: string): string => (URL.canParse(url) ? new URL(url).hostname : "");
 
-const named = (words: string) => z.string().check(z.minLength(1), z.describe(words));
 const schema = z
   .strictObject({
     vaultUrl: z.string().check(
@@ -36,36 +36,18 @@ const schema = z
         z.regex(/^[0-9A-Za-z-]{1,127}$/, "letters, digits and hyphens, at most 127"),
         z.describe("Name of the secret; its whole value is the key."),
       ),
-    create: z
-      ._default(z.boolean(), false)
-      .check(z.describe("Make the secret when the vault has none of that name.")),
-    recover: z
-      ._default(z.boolean(), false)
-      .check(z.describe("Recover the secret when it is deleted and can be, and write over it.")),
+    create: flag(false, "Make the secret when the vault has none of that name."),
+    recover: flag(false, "Recover the secret when it is deleted and can be, and write over it."),
     caFile: z.exactOptional(
-      named(
+      nonEmpty(
         "File with the certificate authority (PEM) of an emulator or private endpoint; the vault is then trusted by it alone.",
       ),
     ),
-    verifyChallengeResource: z
-      ._default(z.boolean(), true)
-      .check(z.describe("false only for an emulator: the login is given to an address outside of Azure.")),
-    token: z.exactOptional(
-      z
-        .strictObject({
-          valueFrom: z
-            .strictObject({
-              env: z.exactOptional(named("Name of an environment variable.")),
-              file: z.exactOptional(named("Path of a file.")),
-              credential: z.exactOptional(named("Name of a systemd credential.")),
-            })
-            .check(
-              z.refine((from) => Object.keys(from).length === 1, "exactly one of env, file, credential"),
-              z.describe("One of env, file, credential."),
-            ),
-        })
-        .check(z.describe("A fixed token for an emulator, instead of the Azure login.")),
+    verifyChallengeResource: flag(
+      true,
+      "false only for an emulator: the login is given to an address outside of Azure.",
     ),
+    token: z.exactOptional(secretFrom("A fixed token for an emulator, instead of the Azure login.")),
   })
   .check(
     z.refine(
@@ -114,7 +96,7 @@ export const openKeyVault = (config: Config, tools: Tools, hooks: Hooks = {}): S
     throw softDeleted(deleted === "changing");
   };
 
-  const read = (signal: AbortSignal): Promise<Stored | null> =>
+  const read: Store["read"] = (signal) =>
     bounded(signal, limit, async (inner) => {
       const current = await vault.current(inner);
       if (current !== null) return storedIn(current);
@@ -150,12 +132,7 @@ export const openKeyVault = (config: Config, tools: Tools, hooks: Hooks = {}): S
     return { versions: await vault.versions(signal), current: revived, expect: expect ?? idOf(revived) };
   };
 
-  const write = (
-    next: Secret,
-    expected: Revision | null,
-    op: WriteOp,
-    signal: AbortSignal,
-  ): Promise<Revision> =>
+  const write: Store["write"] = (next, expected, op, signal) =>
     bounded(signal, limit, async (inner, commit) => {
       const value = next.reveal();
       if (Buffer.byteLength(value) > MAX_BYTES)
@@ -205,11 +182,6 @@ const storedIn = (current: Current): Stored | null => {
   return { secret: new Secret(current.value), revision, createdAt: current.createdAt, witness };
 };
 
-const witnessIn = (text: string): Witness | null => {
-  const [, ledger, seq, h16] = /^(\S{1,64}) (\d{1,15}) ([0-9a-f]{16})$/.exec(text) ?? [];
-  return ledger === undefined || h16 === undefined ? null : { ledger, seq: Number(seq), h16 };
-};
-
 /** What the new version takes over from the one before it, and our marks. */
 const tagged = (
   before: Current | null,
@@ -218,8 +190,7 @@ const tagged = (
   if (before?.managed === true)
     throw refused("NOT_OWNED", "this secret belongs to a certificate; Key Vault itself manages it");
   const kept = foreignTags(before?.tags ?? {});
-  const quoted = witness === null ? "" : `${witness.ledger} ${witness.seq} ${witness.h16}`;
-  const ours = [[OP_TAG, id], ...(quoted === "" ? [] : [[LEDGER_TAG, quoted]])];
+  const ours = [[OP_TAG, id], ...(witness === null ? [] : [[LEDGER_TAG, witnessText(witness)]])];
   if (kept.length + ours.length > MAX_TAGS)
     throw refused("QUOTA", `a version has at most ${MAX_TAGS} tags; ${ours.length} must be free`);
   return {

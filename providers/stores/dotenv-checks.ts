@@ -3,6 +3,7 @@ import { access } from "node:fs/promises";
 import { dirname } from "node:path";
 import type { ProviderError } from "../../src/core/errors.ts";
 import type { Check } from "../../src/ports.ts";
+import { check } from "../kit.ts";
 import { type Loaded, removeLeftover, temporaryOf } from "./dotenv-file.ts";
 
 /** Whether mode and owner could be kept. */
@@ -13,7 +14,7 @@ export const permission = async ({ path, stat, inPlace }: Loaded): Promise<Check
     user === 0 || (Number(stat.uid) === user && [...groups, process.getegid?.()].includes(Number(stat.gid)));
   if (keepsOwner) return await mayWrite("permission", dirname(path));
   const message = `${path} belongs to ${stat.uid}:${stat.gid}, and this user cannot keep that`;
-  return { id: "permission", status: "fail", message, fix: `Run as that user, or as root.`, code: "AUTHZ" };
+  return check.fail("permission", message, `Run as that user, or as root.`, "AUTHZ");
 };
 
 /** As the operating system says it. */
@@ -22,33 +23,24 @@ export const mayWrite = async (id: string, path: string): Promise<Check> => {
     () => true,
     () => false,
   );
-  if (allowed) return { id, status: "ok", message: `${path} may be written` };
-  return {
-    id,
-    status: "fail",
-    message: `this user may not write to ${path}`,
-    fix: `Give it write access to ${path}.`,
-    code: "AUTHZ",
-  };
+  if (allowed) return check.ok(id, `${path} may be written`);
+  return check.fail(id, `this user may not write to ${path}`, `Give it write access to ${path}.`, "AUTHZ");
 };
 
 /** What a person may want otherwise. */
 export const oddities = ({ path, stat, inPlace }: Loaded): readonly Check[] => {
   const mode = Number(stat.mode & 0o777n);
-  const open: Check = {
-    id: "mode",
-    status: "warn",
-    message: `${path} is open to others (mode ${mode.toString(8).padStart(4, "0")})`,
-    fix: `chmod 0640 ${path}`,
-  };
+  const open: Check = check.warn(
+    "mode",
+    `${path} is open to others (mode ${mode.toString(8).padStart(4, "0")})`,
+    `chmod 0640 ${path}`,
+  );
   const why = inPlace === "mount" ? "is mounted by itself" : "has hard links";
-  const place: Check = {
-    id: "in-place",
-    status: "warn",
-    message: `${path} ${why}, so it is written in place, after an encrypted copy; a crash can leave it half written`,
-    fix:
-      inPlace === "mount" ? "Mount its folder instead of the file." : "Replace the hard links by symlinks.",
-  };
+  const place: Check = check.warn(
+    "in-place",
+    `${path} ${why}, so it is written in place, after an encrypted copy; a crash can leave it half written`,
+    inPlace === "mount" ? "Mount its folder instead of the file." : "Replace the hard links by symlinks.",
+  );
   return [...((mode & 0o037) === 0 ? [] : [open]), ...(inPlace === null ? [] : [place])];
 };
 
@@ -56,24 +48,12 @@ export const oddities = ({ path, stat, inPlace }: Loaded): readonly Check[] => {
 export const leftover = async (path: string): Promise<readonly Check[]> => {
   if ((await removeLeftover(path, 60_000)) !== "kept") return [];
   const fix = `The next write removes it. If nothing is running: rm ${temporaryOf(path)}`;
-  return [
-    {
-      id: "leftover",
-      status: "warn",
-      message: "a temporary file of a run that is at work, or was killed",
-      fix,
-    },
-  ];
+  return [check.warn("leftover", "a temporary file of a run that is at work, or was killed", fix)];
 };
 
 /** An error that a write would end in. */
-export const failed = (id: string, error: ProviderError): Check => ({
-  id,
-  status: "fail",
-  message: error.hint,
-  fix: FIXES[error.code] ?? "Mend what is named and run again.",
-  code: error.code,
-});
+export const failed = (id: string, error: ProviderError): Check =>
+  check.fail(id, error.hint, FIXES[error.code] ?? "Mend what is named and run again.", error.code);
 const FIXES: Readonly<Record<string, string>> = {
   NOT_FOUND: "Create the file, or set create: true.",
   UNSUPPORTED: "privateKey: { valueFrom: { file: .env.keys } }",

@@ -1,5 +1,4 @@
 import { createHmac, randomBytes } from "node:crypto";
-import { ProviderError } from "../../src/core/errors.ts";
 import { Secret } from "../../src/core/secret.ts";
 import type { Check, Revision } from "../../src/ports.ts";
 import type { EnvFile } from "./dotenv-text.ts";
@@ -40,6 +39,3 @@ const revisionOf = (where: string, secret: Secret): Revision =>
     .update(secret.reveal())
     .digest("hex")
     .slice(0, 32) as Revision;
-
-export const refused = (code: ProviderError["code"], hint: string): ProviderError =>
-  new ProviderError(code, "not_applied", hint);

@@ -2,7 +2,7 @@ import { constants, type BigIntStats } from "node:fs";
 import { type FileHandle, lstat, open, readFile, realpath, rename, unlink } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { ProviderError } from "../../src/core/errors.ts";
-import { fromErrno } from "../kit.ts";
+import { errnoOf, fromErrno, refused } from "../kit.ts";
 
 const { O_CREAT, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_RDWR, O_WRONLY } = constants;
 
@@ -122,13 +122,7 @@ const renameOver = async (
   const temporary = temporaryOf(path);
   await removeLeftover(path, 0);
   const handle = await open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600).catch(
-    (error: unknown) => {
-      throw fromErrno(
-        error,
-        "not_applied",
-        `no file can be made in ${dirname(path)}; its user needs write access there`,
-      );
-    },
+    failing(`no file can be made in ${dirname(path)}; its user needs write access there`),
   );
   let done = false;
   try {
@@ -161,13 +155,9 @@ const renameOver = async (
 const takeOver = async (handle: FileHandle, like: BigIntStats, path: string): Promise<void> => {
   const mine = await handle.stat({ bigint: true });
   if (mine.uid !== like.uid || mine.gid !== like.gid) {
-    await handle.chown(Number(like.uid), Number(like.gid)).catch((error: unknown) => {
-      throw fromErrno(
-        error,
-        "not_applied",
-        `${path} belongs to ${like.uid}:${like.gid}, which only that user or root can keep`,
-      );
-    });
+    await handle
+      .chown(Number(like.uid), Number(like.gid))
+      .catch(failing(`${path} belongs to ${like.uid}:${like.gid}, which only that user or root can keep`));
   }
   // After chown, which clears bits.
   await handle.chmod(Number(like.mode & 0o7777n));
@@ -181,20 +171,12 @@ const writeInPlace = async (
 ): Promise<void> => {
   const { path } = loaded;
   await removeLeftover(path, 0);
-  await backup(loaded.bytes).catch((error: unknown) => {
-    throw fromErrno(
-      error,
-      "not_applied",
-      `no encrypted copy of ${path} can be kept, so it is not written in place`,
-    );
-  });
-  const handle = await open(path, O_RDWR | O_NOFOLLOW | O_NONBLOCK).catch((error: unknown) => {
-    throw fromErrno(
-      error,
-      "not_applied",
-      `${path} must be written in place, and this user may not write to it`,
-    );
-  });
+  await backup(loaded.bytes).catch(
+    failing(`no encrypted copy of ${path} can be kept, so it is not written in place`),
+  );
+  const handle = await open(path, O_RDWR | O_NOFOLLOW | O_NONBLOCK).catch(
+    failing(`${path} must be written in place, and this user may not write to it`),
+  );
   let committed = false;
   try {
     await beforeSwap?.();
@@ -266,9 +248,11 @@ const exists = async (path: string): Promise<boolean> => {
 
 const isSame = (one: BigIntStats, other: BigIntStats): boolean =>
   one.dev === other.dev && one.ino === other.ino && one.size === other.size;
-const hasCode = (error: unknown, ...codes: readonly string[]): boolean =>
-  error instanceof Error && "code" in error && codes.includes(String(error.code));
+const failing =
+  (hint: string) =>
+  (error: unknown): never => {
+    throw fromErrno(error, "not_applied", hint);
+  };
+const hasCode = (error: unknown, ...codes: readonly string[]): boolean => codes.includes(errnoOf(error));
 const isMissing = (error: unknown): boolean => hasCode(error, "ENOENT", "ENOTDIR");
-const refused = (code: ProviderError["code"], hint: string): ProviderError =>
-  new ProviderError(code, "not_applied", hint);
 const changed = (): ProviderError => refused("CONFLICT", "the file was changed by somebody else meanwhile");

@@ -3,8 +3,8 @@ import { basename } from "node:path";
 import type { ProviderError } from "../../src/core/errors.ts";
 import { Secret } from "../../src/core/secret.ts";
 import type { Revision } from "../../src/ports.ts";
-import type { Tools, ValueFrom } from "../kit.ts";
-import { type Coding, refused } from "./dotenv-coding.ts";
+import { check, refused, type Tools, type ValueFrom } from "../kit.ts";
+import { type Coding } from "./dotenv-coding.ts";
 import { isPublicKey, MIN_SEALED, publicKeyOf, seal, unseal } from "./dotenv-ecies.ts";
 import { isPlain, namesFrom, readEnv } from "./dotenv-text.ts";
 
@@ -118,24 +118,22 @@ export const sealedCoding = (
     }
   };
 
-  const check: Coding["check"] = async (file) => {
+  const preflight: Coding["check"] = async (file) => {
     const held = await read(file);
     const { privateKey } = await keysFor(file.text);
     if (held !== null && held.secret === null) throw unknown(path);
-    if (privateKey !== null)
-      return [{ id: "private-key", status: "ok", message: "the private key belongs to the public key" }];
+    if (privateKey !== null) return [check.ok("private-key", "the private key belongs to the public key")];
     return [
-      {
-        id: "private-key",
-        status: "warn",
-        message: "without privateKey the key can be written, but read by the run alone that wrote it",
-        fix: "privateKey: { valueFrom: { file: .env.keys } }",
-      },
+      check.warn(
+        "private-key",
+        "without privateKey the key can be written, but read by the run alone that wrote it",
+        "privateKey: { valueFrom: { file: .env.keys } }",
+      ),
     ];
   };
 
   const head = given === undefined ? "" : `${headerFor(path)}="${given.toLowerCase()}"\n\n`;
-  return { read, encode, check, quote: '"', head };
+  return { read, encode, check: preflight, quote: '"', head };
 };
 
 /** A value that is there and that nobody here can tell. */

@@ -3,10 +3,11 @@ import { dirname } from "node:path";
 import * as z from "zod/mini";
 import { ProviderError } from "../../src/core/errors.ts";
 import { Secret } from "../../src/core/secret.ts";
-import type { Check, Revision, Store, Stored, WriteOp } from "../../src/ports.ts";
-import { bounded, CALL_LIMIT_MS, defineStore, resolvePath, type Tools } from "../kit.ts";
+import type { Check, Revision, Store } from "../../src/ports.ts";
+import { flag, nonEmpty, secretFrom } from "../config-keys.ts";
+import { bounded, CALL_LIMIT_MS, check, defineStore, refused, resolvePath, type Tools } from "../kit.ts";
 import { failed, leftover, mayWrite, oddities, permission } from "./dotenv-checks.ts";
-import { plainCoding, refused } from "./dotenv-coding.ts";
+import { plainCoding } from "./dotenv-coding.ts";
 import {
   createFile,
   type Hooks,
@@ -27,17 +28,13 @@ import {
   withValue,
 } from "./dotenv-text.ts";
 
-const named = (words: string) => z.string().check(z.minLength(1), z.describe(words));
-
 const schema = z
   .strictObject({
-    path: named("The env file. `~/` is the home folder; a relative path starts at the config file."),
+    path: nonEmpty("The env file. `~/` is the home folder; a relative path starts at the config file."),
     key: z
       ._default(z.string().check(z.regex(/^[A-Za-z_][A-Za-z0-9_]{0,127}$/)), "IMKIT_API_KEY")
       .check(z.describe("Name of the variable.")),
-    create: z
-      ._default(z.boolean(), false)
-      .check(z.describe("Make the file (mode 0600) when it is not there.")),
+    create: flag(false, "Make the file (mode 0600) when it is not there."),
     encrypted: z.exactOptional(
       z.boolean().check(z.describe("An encrypted env file, as dotenvx makes it: the value is sealed.")),
     ),
@@ -50,22 +47,10 @@ const schema = z
         ),
     ),
     privateKey: z.exactOptional(
-      z
-        .strictObject({
-          valueFrom: z
-            .strictObject({
-              env: z.exactOptional(named("Name of an environment variable.")),
-              file: z.exactOptional(named("Path of a file: the private key, or a .env.keys file.")),
-              credential: z.exactOptional(named("Name of a systemd credential.")),
-            })
-            .check(
-              z.refine((from) => Object.keys(from).length === 1, "exactly one of env, file, credential"),
-              z.describe("One of env, file, credential."),
-            ),
-        })
-        .check(
-          z.describe("What to unseal with (DOTENV_PRIVATE_KEY). Without it the key can be written only."),
-        ),
+      secretFrom(
+        "What to unseal with (DOTENV_PRIVATE_KEY). Without it the key can be written only.",
+        "Path of a file: the private key, or a .env.keys file.",
+      ),
     ),
   })
   .check(
@@ -117,7 +102,7 @@ export const openDotenv = (config: Config, tools: Tools, hooks: Hooks = {}): Sto
     );
   };
 
-  const read = (signal: AbortSignal): Promise<Stored | null> =>
+  const read: Store["read"] = (signal) =>
     bounded(signal, CALL_LIMIT_MS, async () => {
       const loaded = await loadFile(path, MAX_BYTES);
       if (loaded === null && !create) throw absent(path);
@@ -134,12 +119,7 @@ export const openDotenv = (config: Config, tools: Tools, hooks: Hooks = {}): Sto
     backup: (bytes: Uint8Array) => tools.backup(backupName(where), bytes),
   });
 
-  const write = (
-    next: Secret,
-    expect: Revision | null,
-    _op: WriteOp,
-    signal: AbortSignal,
-  ): Promise<Revision> =>
+  const write: Store["write"] = (next, expect, _op, signal) =>
     bounded(signal, CALL_LIMIT_MS, (_, commit) =>
       inTurn(path, async () => {
         const swap = swapping(commit);
@@ -192,7 +172,7 @@ export const openDotenv = (config: Config, tools: Tools, hooks: Hooks = {}): Sto
         await edited(file, SAMPLE);
         if (loaded === null) return [await mayWrite("folder", dirname(path)), ...checks];
         return [
-          { id: "file", status: "ok", message: `${path} is understood` },
+          check.ok("file", `${path} is understood`),
           ...checks,
           await permission(loaded),
           ...oddities(loaded),
@@ -201,7 +181,7 @@ export const openDotenv = (config: Config, tools: Tools, hooks: Hooks = {}): Sto
       });
     } catch (error) {
       if (error instanceof ProviderError) return [failed("file", error)];
-      return [{ id: "file", status: "unproved", message: `${path} cannot be checked` }];
+      return [check.unproved("file", `${path} cannot be checked`)];
     }
   };
 

@@ -3,8 +3,9 @@ import * as z from "zod/mini";
 import { ProviderError } from "../../src/core/errors.ts";
 import { Secret } from "../../src/core/secret.ts";
 import type { Check, Revision, Store, Stored } from "../../src/ports.ts";
-import { CALL_LIMIT_MS, DURATION, defineStore, durationMs, type Tools } from "../kit.ts";
-import { type Ended, findProgram, runProgram } from "../program.ts";
+import { timeLimit } from "../config-keys.ts";
+import { CALL_LIMIT_MS, check, defineStore, durationMs, refused, type Tools } from "../kit.ts";
+import { type Ended, programCheck, runProgram } from "../program.ts";
 
 const argv = z.array(z.string()).check(z.minLength(1));
 const schema = z.strictObject({
@@ -28,21 +29,18 @@ const schema = z.strictObject({
       ),
     ),
   ),
-  timeout: z
-    ._default(
-      z.string().check(
-        z.regex(DURATION),
-        z.refine((text) => durationMs(text) >= 1 && durationMs(text) < 60_000, "at most 59s"),
-      ),
-      "30s",
-    )
-    .check(z.describe("How long each of the two may take, at most 59s.")),
+  timeout: timeLimit(
+    "30s",
+    { leastMs: 1, mostMs: 59_999, rule: "at most 59s" },
+    "How long each of the two may take, at most 59s.",
+  ),
 });
 type Config = z.infer<typeof schema>;
 
 const ABSENT = 3;
 const REFUSED = 4;
 const OUTPUT_CAP = 64 * 1024;
+const NO_WRITE = "Add write: [program, …], or write: false if something else fills this store.";
 
 /**
  * Any program as a store. The key leaves it on standard output and enters it on standard input, never by argument or environment; what
@@ -61,33 +59,21 @@ const openExec = (
     const ended = await runProgram(readArgv, tools, { signal, limitMs, keep: OUTPUT_CAP });
     if (ended.how !== "exit") throw cutOff(ended, reader);
     if (ended.status === ABSENT) return null;
-    if (ended.status !== 0)
-      throw new ProviderError("UNAVAILABLE", "not_applied", `${reader}: exit status ${ended.status}`);
+    if (ended.status !== 0) throw refused("UNAVAILABLE", `${reader}: exit status ${ended.status}`);
     const bytes = withoutNewline(ended.output);
     if (bytes.length === 0) {
-      throw new ProviderError(
-        "CONFIG",
-        "not_applied",
-        `${reader} printed nothing; exit ${ABSENT} means that there is no key`,
-      );
+      throw refused("CONFIG", `${reader} printed nothing; exit ${ABSENT} means that there is no key`);
     }
     const secret = new Secret(bytes);
     return { secret, revision: revisionOf(secret), createdAt: null, witness: null };
   };
 
-  const write = async (
-    next: Secret,
-    expect: Revision | null,
-    _op: unknown,
-    signal: AbortSignal,
-  ): Promise<Revision> => {
-    if (writeArgv === undefined)
-      throw new ProviderError("UNSUPPORTED", "not_applied", "there is no write command");
+  const write: Store["write"] = async (next, expect, _op, signal) => {
+    if (writeArgv === undefined) throw refused("UNSUPPORTED", "there is no write command");
     const began = performance.now();
     const before = await read(signal);
     if (before?.secret.equals(next)) return before.revision;
-    if ((before?.revision ?? null) !== expect)
-      throw new ProviderError("CONFLICT", "not_applied", "it holds another value by now");
+    if ((before?.revision ?? null) !== expect) throw refused("CONFLICT", "it holds another value by now");
     await change(writeArgv, began, signal, next.reveal());
     return revisionOf(next);
   };
@@ -104,8 +90,7 @@ const openExec = (
     const given = input === undefined ? {} : { input };
     const ended = await runProgram(words, tools, { signal, limitMs, ...given });
     if (ended.how !== "exit") throw cutOff(ended, program, "unknown");
-    if (ended.status === REFUSED)
-      throw new ProviderError("AUTHZ", "not_applied", `${program} refused (exit ${REFUSED})`);
+    if (ended.status === REFUSED) throw refused("AUTHZ", `${program} refused (exit ${REFUSED})`);
     if (ended.status !== 0)
       throw new ProviderError("UNAVAILABLE", "unknown", `${program}: exit status ${ended.status}`);
   };
@@ -114,25 +99,25 @@ const openExec = (
     const began = performance.now();
     const before = await read(signal);
     if (before === null) return;
-    if (before.revision !== expect)
-      throw new ProviderError("CONFLICT", "not_applied", "it holds another value by now");
+    if (before.revision !== expect) throw refused("CONFLICT", "it holds another value by now");
     await change(words, began, signal);
   };
 
   const preflight = async (signal: AbortSignal): Promise<readonly Check[]> => {
-    const programs = await Promise.all([
-      programCheck("read", readArgv, tools),
-      programCheck("write", writeArgv, tools),
-    ]);
+    const programs = [
+      await programCheck("read-program", reader, "read", tools),
+      writeArgv === undefined
+        ? check.fail("write-program", "there is no write command", NO_WRITE, "UNSUPPORTED")
+        : await programCheck("write-program", writeArgv[0] ?? "", "write", tools),
+    ];
     if (programs.some((check) => check.status === "fail")) return programs;
     try {
       await read(signal);
-      return [...programs, { id: "readable", status: "ok", message: `${reader} answers` }];
+      return [...programs, check.ok("readable", `${reader} answers`)];
     } catch (error) {
-      if (!(error instanceof ProviderError))
-        return [...programs, { id: "readable", status: "unproved", message: "no answer" }];
+      if (!(error instanceof ProviderError)) return [...programs, check.unproved("readable", "no answer")];
       const fix = `Run ${reader} by hand and mend what it says.`;
-      return [...programs, { id: "readable", status: "fail", message: error.hint, fix, code: error.code }];
+      return [...programs, check.fail("readable", error.hint, fix, error.code)];
     }
   };
 
@@ -148,34 +133,6 @@ const openExec = (
   };
 };
 
-const programCheck = async (
-  role: string,
-  words: readonly string[] | undefined,
-  tools: Tools,
-): Promise<Check> => {
-  if (words === undefined) {
-    const fix = "Add write: [program, …], or write: false if something else fills this store.";
-    return {
-      id: `${role}-program`,
-      status: "fail",
-      message: "there is no write command",
-      fix,
-      code: "UNSUPPORTED",
-    };
-  }
-  const [program = ""] = words;
-  if ((await findProgram(program, tools)) !== null)
-    return { id: `${role}-program`, status: "ok", message: `${program} can be run` };
-  const fix = `Install ${program}, make it executable, or mend ${role}.`;
-  return {
-    id: `${role}-program`,
-    status: "fail",
-    message: `${program} is not an executable file`,
-    fix,
-    code: "CONFIG",
-  };
-};
-
 const cutOff = (
   ended: Exclude<Ended, { how: "exit" }>,
   program: string,
@@ -183,7 +140,7 @@ const cutOff = (
 ) => {
   switch (ended.how) {
     case "missing":
-      return new ProviderError("CONFIG", "not_applied", `no program ${program} to run`);
+      return refused("CONFIG", `no program ${program} to run`);
     case "late":
       return new ProviderError("TIMEOUT", outcome, `${program} did not end in time`);
     case "signal":

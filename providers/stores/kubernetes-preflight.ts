@@ -1,8 +1,8 @@
 import { ProviderError } from "../../src/core/errors.ts";
 import type { Check } from "../../src/ports.ts";
-import { bounded } from "../kit.ts";
-import { field, type Kube, kubeProblem } from "../kubernetes.ts";
-import { granting, kubectl } from "../kubernetes-rights.ts";
+import { bounded, check } from "../kit.ts";
+import type { Kube } from "../kubernetes.ts";
+import { kubectl, mayI, rehearsal, type Right } from "../kubernetes-rights.ts";
 import type { Held } from "./kubernetes-held.ts";
 
 /** One opened store, as its preflight needs it. */
@@ -28,63 +28,30 @@ export const checkSecret = async (store: Opened, signal: AbortSignal): Promise<r
     return await bounded(signal, LIMIT_MS, async (both) => {
       const { namespace, secret, create, fetched, barred } = store;
       const verbs = ["get", "patch", ...(create ? ["create"] : [])];
-      const rights = await Promise.all(verbs.map(async (verb) => await mayI(store, verb, both)));
+      const rights = await Promise.all(verbs.map((verb) => mayI(store, rightTo(verb, store), both)));
       const lacks = (verb: string) =>
         rights.some(({ id, status }) => id === `may-${verb}` && status === "fail");
       if (lacks("get")) return rights;
       const held = await fetched(both);
       if (held === null) {
         const message = `there is no Secret ${namespace}/${secret}${create ? ", and it will be made" : ""}`;
-        if (create) return [...rights, { id: "secret", status: "ok", message }];
+        if (create) return [...rights, check.ok("secret", message)];
         const fix = `${kubectl(store)} create secret generic ${secret}   # or set create: true`;
-        return [...rights, { id: "secret", status: "fail", message, fix, code: "NOT_FOUND" }];
+        return [...rights, check.fail("secret", message, fix, "NOT_FOUND")];
       }
       const bar = barred(held);
       if (bar !== null) return [...rights, failed("secret", bar, store)];
-      const found: Check = { id: "secret", status: "ok", message: `${namespace}/${secret} may be changed` };
       return [
         ...rights,
-        found,
+        check.ok("secret", `${namespace}/${secret} may be changed`),
         ...oddities(held),
         ...(lacks("patch") ? [] : [await rehearsed(store, held, both)]),
       ];
     });
   } catch (error) {
     if (error instanceof ProviderError) return [failed("api-server", error, store)];
-    return [{ id: "api-server", status: "unproved", message: "the API server cannot be asked" }];
+    return [check.unproved("api-server", "the API server cannot be asked")];
   }
-};
-
-/** A right to create cannot be bound to a name, so that one is asked without. */
-const mayI = async (store: Opened, verb: string, signal: AbortSignal): Promise<Check> => {
-  const { kube, namespace, secret } = store;
-  const making = verb === "create";
-  const attributes = {
-    namespace,
-    verb,
-    version: "v1",
-    resource: "secrets",
-    ...(making ? {} : { name: secret }),
-  };
-  const body = {
-    apiVersion: "authorization.k8s.io/v1",
-    kind: "SelfSubjectAccessReview",
-    spec: { resourceAttributes: attributes },
-  };
-  const path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
-  const answer = await kube.call({ method: "POST", path, body }, signal);
-  const allowed = answer.status === 201 ? field(field(answer.body, "status"), "allowed") : null;
-  const id = `may-${verb}`;
-  const what = `${verb} ${making ? `Secrets in ${namespace}` : `Secret ${namespace}/${secret}`}`;
-  if (allowed === true) return { id, status: "ok", message: `this identity may ${what}` };
-  if (allowed === false) {
-    const right = { group: "", resource: "secrets", verb, namespace, ...(making ? {} : { name: secret }) };
-    const fix = granting(store, right);
-    return { id, status: "fail", message: `this identity may not ${what}`, fix, code: "AUTHZ" };
-  }
-  const problem = kubeProblem(answer, false);
-  if (problem.code !== "AUTHZ") throw problem;
-  return { id, status: "unproved", message: `the API server does not say whether this identity may ${what}` };
 };
 
 /** The same value, or a stand-in where there is none: so admission policies have their say before a person issues a key. */
@@ -96,35 +63,32 @@ const rehearsed = async (store: Opened, { value }: Held, signal: AbortSignal): P
   };
   const path = `/api/v1/namespaces/${namespace}/secrets/${secret}?fieldManager=imkit-rotator&dryRun=All`;
   const answer = await kube.call({ method: "PATCH", path, body }, signal);
-  const id = "dry-run";
-  if (answer.status === 200) return { id, status: "ok", message: "the API server would take the change" };
-  const { code, hint } = kubeProblem(answer, false);
-  const message = `the API server would not take the change: ${hint}`;
-  // Not every admission webhook can rehearse, and one that fails now may work later.
-  if (["CONFIG", "CONFLICT", "UNAVAILABLE"].includes(code)) return { id, status: "warn", message };
-  return { id, status: "fail", message, fix: fixOf(code, store), code };
+  return rehearsal(answer, "the API server", "the change", (code) => fixOf(code, store));
 };
 
 const oddities = ({ value, annotations }: Held): readonly Check[] => {
   const checks: Check[] = [];
   if (/\s$/.test(value?.toString("latin1") ?? "")) {
     const message = "the value ends in white space, which services may not trim";
-    checks.push({ id: "value", status: "warn", message, fix: "The next rotation writes it without." });
+    checks.push(check.warn("value", message, "The next rotation writes it without."));
   }
   if (Object.hasOwn(annotations, APPLIED)) {
     const message = "the Secret was made by kubectl apply: its manifest, applied again, puts an old key back";
-    checks.push({ id: "last-applied", status: "warn", message, fix: "Take the entry out of that manifest." });
+    checks.push(check.warn("last-applied", message, "Take the entry out of that manifest."));
   }
   return checks;
 };
 
-const failed = (id: string, { code, hint }: ProviderError, store: Opened): Check => ({
-  id,
-  status: "fail",
-  message: hint,
-  fix: fixOf(code, store),
-  code,
-});
+/** A right to create cannot be bound to a name, so that one is asked without. */
+const rightTo = (verb: string, { namespace, secret }: Opened): Right => {
+  const target = { group: "", resource: "secrets", verb, namespace };
+  return verb === "create"
+    ? { ...target, called: `Secrets in ${namespace}` }
+    : { ...target, name: secret, called: `Secret ${namespace}/${secret}` };
+};
+
+const failed = (id: string, { code, hint }: ProviderError, store: Opened): Check =>
+  check.fail(id, hint, fixOf(code, store), code);
 
 const fixOf = (code: string, store: Opened): string => {
   const [at, { secret }] = [kubectl(store), store];

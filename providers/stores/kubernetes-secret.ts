@@ -1,8 +1,9 @@
 import * as z from "zod/mini";
 import { ProviderError } from "../../src/core/errors.ts";
 import { Secret } from "../../src/core/secret.ts";
-import type { Revision, Store, Stored, Witness, WriteOp } from "../../src/ports.ts";
-import { bounded, defineStore, type Tools } from "../kit.ts";
+import type { Revision, Store, Witness, WriteOp } from "../../src/ports.ts";
+import { flag } from "../config-keys.ts";
+import { bounded, defineStore, refused, type Tools, witnessIn, witnessText } from "../kit.ts";
 import {
   DNS_LABEL,
   DNS_NAME,
@@ -13,6 +14,7 @@ import {
   kubeProblem,
   openKube,
 } from "../kubernetes.ts";
+import { kubePlace } from "../kubernetes-rights.ts";
 import { foreignOwner, type Held, heldIn } from "./kubernetes-held.ts";
 import { checkSecret } from "./kubernetes-preflight.ts";
 
@@ -25,12 +27,8 @@ const schema = z.strictObject({
   key: z
     ._default(z.string().check(z.regex(/^(?!\.\.?$)[-._a-zA-Z0-9]{1,253}$/)), "api-key")
     .check(z.describe("The entry of its data.")),
-  create: z._default(z.boolean(), false).check(z.describe("Make the Secret when it is not there.")),
-  adopt: z
-    ._default(z.boolean(), false)
-    .check(
-      z.describe("Write although another controller owns the Secret, which may undo it within minutes."),
-    ),
+  create: flag(false, "Make the Secret when it is not there."),
+  adopt: flag(false, "Write although another controller owns the Secret, which may undo it within minutes."),
 });
 type Config = z.infer<typeof schema>;
 
@@ -38,7 +36,6 @@ type Config = z.infer<typeof schema>;
 const LEDGER = "imkit-rotator/ledger";
 /** `<op id> <entry>`: which write it was, and of which entry the witness speaks. */
 const OP = "imkit-rotator/op";
-const WITNESS = /^(\S{1,128}) (\d{1,15}) ([0-9a-f]{16})$/;
 const LIMIT_MS = 30_000;
 
 /**
@@ -56,11 +53,11 @@ export default defineStore({
 });
 
 const openSecret = (config: Config, tools: Tools): Store => {
-  const { context, namespace, secret: name, key, create, adopt } = config;
+  const { namespace, secret: name, key, create, adopt } = config;
   const kube = openKube(config, tools);
   // Without a context two kubeconfigs may mean two clusters.
   const file = config.kubeconfig === undefined ? "" : ` in ${config.kubeconfig}`;
-  const where = `kubernetes-secret:${context === undefined ? "" : `${context}/`}${namespace}/${name}#${key}${file}`;
+  const where = `kubernetes-secret:${kubePlace(config, `${namespace}/${name}#${key}`)}${file}`;
   const collection = `/api/v1/namespaces/${namespace}/secrets`;
 
   const within = async <T>(
@@ -83,13 +80,13 @@ const openSecret = (config: Config, tools: Tools): Store => {
     return heldIn(answer.body, key, "not_applied");
   };
 
-  const read = (signal: AbortSignal): Promise<Stored | null> =>
+  const read: Store["read"] = (signal) =>
     within(signal, async (both) => {
       const held = await fetched(both);
       if (held === null && !create) throw absent();
       if (held === null || held.value === null) return null;
       const { value, revision, annotations } = held;
-      return { secret: new Secret(value), revision, createdAt: null, witness: witnessIn(annotations, key) };
+      return { secret: new Secret(value), revision, createdAt: null, witness: witnessOf(annotations, key) };
     });
 
   const barred = (held: Held): ProviderError | null => {
@@ -103,12 +100,7 @@ const openSecret = (config: Config, tools: Tools): Store => {
     return held.leaving ? refused("NOT_FOUND", "the Secret is being deleted") : null;
   };
 
-  const write = (
-    next: Secret,
-    expect: Revision | null,
-    op: WriteOp,
-    signal: AbortSignal,
-  ): Promise<Revision> =>
+  const write: Store["write"] = (next, expect, op, signal) =>
     within(signal, async (both, commit) => {
       const bytes = Buffer.from(next.reveal());
       const held = await fetched(both);
@@ -160,7 +152,7 @@ const openSecret = (config: Config, tools: Tools): Store => {
 /** In a merge patch `null` takes an older witness away. */
 const marks = ({ id, witness }: WriteOp, key: string) => ({
   [OP]: `${id} ${key}`,
-  [LEDGER]: witness === null ? null : `${witness.ledger} ${witness.seq} ${witness.h16}`,
+  [LEDGER]: witness === null ? null : witnessText(witness),
 });
 
 const made = (name: string, op: WriteOp, key: string, data: Readonly<Record<string, string>>) => ({
@@ -175,11 +167,10 @@ const made = (name: string, op: WriteOp, key: string, data: Readonly<Record<stri
   data,
 });
 
-const witnessIn = (annotations: Held["annotations"], key: string): Witness | null => {
+const witnessOf = (annotations: Held["annotations"], key: string): Witness | null => {
   const [quoted, op] = [annotations[LEDGER], annotations[OP]];
-  const [, ledger, seq, h16] = WITNESS.exec(typeof quoted === "string" ? quoted : "") ?? [];
   const entry = typeof op === "string" ? op.split(" ")[1] : key;
-  return entry === key && ledger && h16 ? { ledger, seq: Number(seq), h16 } : null;
+  return entry === key && typeof quoted === "string" ? witnessIn(quoted) : null;
 };
 
 /** The answer to a write shows what is stored now. */
@@ -190,5 +181,4 @@ const confirmed = (answer: KubeAnswer, key: string, bytes: Buffer): Revision => 
   throw new ProviderError("VERIFY_MISMATCH", "unknown", "the cluster keeps another value than it was given");
 };
 
-const refused = (code: ProviderError["code"], hint: string) => new ProviderError(code, "not_applied", hint);
 const absent = () => refused("NOT_FOUND", "the Secret does not exist; create: true makes it");

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { inspect } from "node:util";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { openKube } from "../../providers/kubernetes.ts";
-import { type KubeOptions, kubeLogin } from "../../providers/kubernetes-login.ts";
+import { type KubePlace, kubeLogin } from "../../providers/kubernetes-login.ts";
 import { ProviderError } from "../../src/core/errors.ts";
 import { type FakeKube, kubeServer } from "../kit/kube-server.ts";
 import { tempDir } from "../kit/provider-tools.ts";
@@ -19,7 +19,7 @@ beforeEach(async () => {
 afterEach(async () => await remove());
 
 type Env = Record<string, string | undefined>;
-const login = (options: KubeOptions = {}, env: Env = {}, mounted = join(dir, "mounted")) =>
+const login = (options: KubePlace = {}, env: Env = {}, mounted = join(dir, "mounted")) =>
   kubeLogin(options, { configDir: dir, env: { PATH: process.env["PATH"], HOME: dir, ...env } }, mounted).get(
     soon(),
   );

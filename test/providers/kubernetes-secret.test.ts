@@ -460,7 +460,7 @@ describe("preflight", () => {
       .map(
         ({ body }) => (JSON.parse(body) as { spec: { resourceAttributes: unknown } }).spec.resourceAttributes,
       );
-    const attributes = { namespace: "chat", version: "v1", resource: "secrets" };
+    const attributes = { group: "", version: "v1", resource: "secrets", namespace: "chat" };
     expect(new Set(asked)).toEqual(
       new Set([
         { ...attributes, verb: "get", name: "imkit-secrets" },
