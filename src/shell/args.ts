@@ -36,13 +36,13 @@ export const buildProgram = (run: (job: Job) => void): Command => {
     .helpCommand("help [command]", "help of a command")
     .addHelpText(
       "before",
-      examples(
+      examples([
         "demo              # the whole story, nothing to configure",
         "init              # write a config",
         "stage chat-prod --from-stdin < key.txt",
         "rotate chat-prod",
         "confirm-revoked chat-prod",
-      ),
+      ]),
     )
     .addHelpText("after", EXIT_HELP);
   addCommands(program, run);

@@ -3,9 +3,9 @@ import type { Globals, Io } from "./io.ts";
 /** What a parsed command line runs: gets the process, gives the exit status. */
 export type Job = (io: Io, globals: Globals) => Promise<number>;
 
-/** Help begins with examples. */
-export const examples = (...lines: readonly string[]): string =>
-  `Examples:\n${lines.map((line) => `  $ imkit-rotator ${line}`).join("\n")}\n`;
+/** Help begins with examples: words behind the program's name, or a whole line that begins with `$ `. */
+export const examples = (lines: readonly string[]): string =>
+  `Examples:\n${lines.map((line) => `  ${line.startsWith("$ ") ? line : `$ imkit-rotator ${line}`}`).join("\n")}\n`;
 
 export const EXIT_HELP = `
 Exit status:
