@@ -165,13 +165,26 @@ const guardStore = (store: Store, type: string): Store => {
       return found === null ? null : stored(found, type);
     },
     write: async (next: Secret, expect: Revision | null, op: WriteOp, signal: AbortSignal) => {
-      const revision = await calling("unknown", () => store.write(next, expect, op, signal));
-      if (isRevision(revision)) return revision;
-      throw new ProviderError("UNAVAILABLE", "unknown", `${type}: write gave back no revision`);
+      return revisionOf(await calling("unknown", () => store.write(next, expect, op, signal)), type);
     },
   };
   return {
     ...guarded,
+    ...(staging && {
+      stage: async (next: Secret, expect: Revision | null, op: WriteOp, signal: AbortSignal) => {
+        const staged = await calling(
+          "not_applied",
+          async () => await store.stage?.(next, expect, op, signal),
+        );
+        if (typeof staged?.commit !== "function" || typeof staged.drop !== "function")
+          throw new ProviderError("UNAVAILABLE", "not_applied", `${type}: stage gave back nothing to commit`);
+        return {
+          commit: async (signal: AbortSignal) =>
+            revisionOf(await calling("unknown", () => staged.commit(signal)), type),
+          drop: (signal: AbortSignal) => calling("unknown", () => staged.drop(signal)).catch(() => {}),
+        };
+      },
+    }),
     ...(retire && {
       retire: (revision: Revision, signal: AbortSignal) =>
         calling("unknown", async () => await store.retire?.(revision, signal)),
@@ -255,6 +268,10 @@ const asSecret = (secret: unknown): Secret | null => {
   return null;
 };
 
+const revisionOf = (value: unknown, type: string): Revision => {
+  if (isRevision(value)) return value;
+  throw new ProviderError("UNAVAILABLE", "unknown", `${type}: write gave back no revision`);
+};
 const isRevision = (value: unknown): value is Revision =>
   typeof value === "string" && /^[ -~]{1,200}$/.test(value);
 const isObject = (value: unknown): value is Record<string, unknown> =>

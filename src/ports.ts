@@ -29,7 +29,7 @@ export type Check = {
 };
 
 export type StoreCaps = {
-  /** Has a slot beside the current value (AWSPENDING). */
+  /** Has a slot beside the current value (AWSPENDING), and `stage`. */
   readonly staging: boolean;
   /** `write` is refused by the store itself when `expect` no longer holds. */
   readonly compareAndSwap: boolean;
@@ -39,6 +39,14 @@ export type StoreCaps = {
 
 /** `id` is 32 hex digits, the same for every try of one intent; `witness` is null where no ledger is behind the write. */
 export type WriteOp = { readonly id: string; readonly witness: Witness | null };
+
+/** A value that lies ready in a store's slot, where nobody reads it. */
+export type Staged = {
+  /** Makes it the current value. @throws as `write` does */
+  readonly commit: (signal: AbortSignal) => Promise<Revision>;
+  /** Takes it out of the slot again, as far as that can be done. Never rejects: what stays is taken off by the next write. */
+  readonly drop: (signal: AbortSignal) => Promise<void>;
+};
 
 /**
  * One place that holds the key, bound to its place when opened. Every method rejects with `ProviderError` only, and honours `signal`
@@ -62,6 +70,11 @@ export interface Store {
    * @throws ProviderError CONFLICT not_applied when the store has moved on; outcome `unknown` when it cannot say whether it wrote.
    */
   write(next: Secret, expect: Revision | null, op: WriteOp, signal: AbortSignal): Promise<Revision>;
+  /**
+   * The first half of `write`: lays `next` beside the current value, which stays. Only where `caps.staging`. `write` alone does both halves.
+   * @throws ProviderError CONFLICT when the store has moved on; always `not_applied`.
+   */
+  stage?(next: Secret, expect: Revision | null, op: WriteOp, signal: AbortSignal): Promise<Staged>;
   /** Disables a superseded version. Only where `caps.retire`. */
   retire?(revision: Revision, signal: AbortSignal): Promise<void>;
   /**

@@ -12,4 +12,14 @@ export { type Bench, type Place, storeContract, type StoreUnderTest } from "../t
 export { findKey, madeKey } from "../test/kit/leak.ts";
 export { ProviderError } from "./core/errors.ts";
 export { Secret } from "./core/secret.ts";
-export type { Check, Revision, Rollout, RolloutOp, RolloutState, Store, Stored, WriteOp } from "./ports.ts";
+export type {
+  Check,
+  Revision,
+  Rollout,
+  RolloutOp,
+  RolloutState,
+  Staged,
+  Store,
+  Stored,
+  WriteOp,
+} from "./ports.ts";

@@ -2,23 +2,15 @@ import { setTimeout as sleep } from "node:timers/promises";
 import * as z from "zod/mini";
 import { ProviderError } from "../../src/core/errors.ts";
 import { Secret } from "../../src/core/secret.ts";
-import type { Revision, Store, Stored, WriteOp } from "../../src/ports.ts";
-import { bounded, CALL_LIMIT_MS, defineStore } from "../kit.ts";
+import type { Revision, Staged, Store, Stored, WriteOp } from "../../src/ports.ts";
+import { flag, nonEmpty } from "../config-keys.ts";
+import { bounded, CALL_LIMIT_MS, defineStore, refused } from "../kit.ts";
 import { checksOf } from "./aws-secrets-manager-checks.ts";
-import { awsOf, type Login } from "./aws-secrets-manager-client.ts";
+import { awsOf, type Description, type Login } from "./aws-secrets-manager-client.ts";
 import { entryOf, withEntry } from "./aws-secrets-manager-entry.ts";
-import {
-  CURRENT,
-  holderOf,
-  isOurs,
-  labelFor,
-  ledgerOf,
-  PENDING,
-  PREVIOUS,
-  tokenFor,
-  witnessIn,
-} from "./aws-secrets-manager-labels.ts";
+import { tokenFor, witnessIn } from "./aws-secrets-manager-labels.ts";
 import { type Found, finder, refusal } from "./aws-secrets-manager-find.ts";
+import { inForce, type Laid, versionsOf } from "./aws-secrets-manager-versions.ts";
 
 const schema = z.strictObject({
   region: z
@@ -45,9 +37,7 @@ const schema = z.strictObject({
         ),
       ),
   ),
-  create: z
-    ._default(z.boolean(), false)
-    .check(z.describe("Make the secret when it is not there, encrypted with the account's default key.")),
+  create: flag(false, "Make the secret when it is not there, encrypted with the account's default key."),
   replicas: z
     ._default(z.enum(["check", "ignore"]), "check")
     .check(
@@ -64,12 +54,7 @@ const schema = z.strictObject({
       ),
   ),
   profile: z.optional(
-    z
-      .string()
-      .check(
-        z.minLength(1),
-        z.describe("Profile of the AWS config files to log in with. Without it: the SDK's own chain."),
-      ),
+    nonEmpty("Profile of the AWS config files to log in with. Without it: the SDK's own chain."),
   ),
 });
 type Config = z.infer<typeof schema>;
@@ -95,6 +80,7 @@ export const openAws = (config: Config, credentials?: Login["credentials"]): Sto
     throw refused("CONFIG", "create: true needs a name; a secret that has an ARN is there already");
   const aws = awsOf(secretId, { region, endpoint, profile, credentials });
   const place = finder(aws, config);
+  const versions = versionsOf(aws, jsonKey);
 
   const storedIn = (found: Found): Stored | null => {
     if (found.version === null) return null;
@@ -109,7 +95,7 @@ export const openAws = (config: Config, credentials?: Login["credentials"]): Sto
     };
   };
 
-  const read = (signal: AbortSignal): Promise<Stored | null> =>
+  const read: Store["read"] = (signal) =>
     bounded(signal, CALL_LIMIT_MS, async (signal) => {
       const found = await place.find(signal, false);
       const stored = storedIn(found);
@@ -118,107 +104,71 @@ export const openAws = (config: Config, credentials?: Login["credentials"]): Sto
       return stored;
     });
 
-  const write = (
-    next: Secret,
-    expect: Revision | null,
+  /** What is to be written over, and how: or that it is there already. */
+  const prepare = async (next: Secret, expect: Revision | null, signal: AbortSignal) => {
+    const found = await place.find(signal, true);
+    const now = storedIn(found);
+    if (now?.secret.equals(next)) return { there: now.revision } as const;
+    if ((now?.revision ?? null) !== expect) throw refused("CONFLICT", "it holds another value by now");
+    const { description, version } = found;
+    const text = withEntry(version?.text ?? "", jsonKey, next.reveal());
+    if (description === null) return { text, over: null } as const;
+    const no = refusal(description, region);
+    if (no !== null) throw no;
+    return { text, description, over: { base: version?.id ?? null, labels: description.labels } } as const;
+  };
+
+  const switchTo = async (
+    laid: Laid,
+    text: string,
+    description: Description,
     op: WriteOp,
     signal: AbortSignal,
-  ): Promise<Revision> =>
+  ): Promise<Revision> => {
+    await versions.promote(laid, op, signal);
+    const version = { id: laid.version, text, labels: [], createdAt: null };
+    await replicated({ absent: false, description, version }, signal);
+    return laid.version as Revision;
+  };
+
+  const write: Store["write"] = (next, expect, op, signal) =>
     bounded(signal, CALL_LIMIT_MS, async (signal, commit) => {
-      const found = await place.find(signal, true);
-      const now = storedIn(found);
-      if (now?.secret.equals(next)) return now.revision;
-      if ((now?.revision ?? null) !== expect) throw refused("CONFLICT", "it holds another value by now");
-      const text = withEntry(found.version?.text ?? "", jsonKey, next.reveal());
-      const { description } = found;
-      if (description === null) return await createSecret(text, op, signal, commit);
-      const no = refusal(description, region);
-      if (no !== null) throw no;
-      const id = await replace(found.version?.id ?? null, description.labels, text, op, signal, commit);
-      const written = { absent: false, description, version: { id, text, labels: [], createdAt: null } };
-      await replicated(written, signal);
-      return id as Revision;
+      const found = await prepare(next, expect, signal);
+      if (found.there !== undefined) return found.there;
+      if (found.over === null) {
+        commit();
+        return (await versions.create(found.text, op, signal)) as Revision;
+      }
+      const laid = await versions.lay(found.over, found.text, op, signal, commit);
+      commit();
+      return await switchTo(laid, found.text, found.description, op, signal);
     });
 
-  const createSecret = async (text: string, op: WriteOp, signal: AbortSignal, commit: () => void) => {
-    commit();
-    const version = await aws.create(tokenFor(op, null), text, signal);
-    try {
-      await aws.label(labelFor(op.witness, jsonKey), { to: version }, signal);
-    } catch (thrown) {
-      throw done(thrown);
-    }
-    return version as Revision;
-  };
-
-  const replace = async (
-    base: string | null,
-    before: ReadonlyMap<string, readonly string[]>,
-    text: string,
-    op: WriteOp,
-    signal: AbortSignal,
-    commit: () => void,
-  ): Promise<string> => {
-    const ours = { jsonKey, ledger: ledgerOf(op) };
-    const token = tokenFor(op, base);
-    const label = labelFor(op.witness, jsonKey);
-    const pending = holderOf(before, PENDING);
-    const isForeign = (id: string) => !before.get(id)?.some((one) => isOurs(one, ours));
-    if (pending !== null && pending !== token && pending !== base && isForeign(pending))
-      throw refused(
-        "CONFLICT",
-        "another change is under way: a version labelled AWSPENDING that is not ours",
-      );
-
-    commit();
-    await Promise.all(leftoversIn(before, [base, token]).map((at) => unlabel(at.label, at.from, signal)));
-    const labels = await aws.put(token, text, [PENDING, label], signal);
-    if (labels.includes(CURRENT)) {
-      await settle(token, signal);
-      return token;
-    }
-    try {
-      // A repeat of a write that was given up finds its version without labels: AWS does nothing then.
-      if (!labels.includes(label))
-        await aws.label(label, { to: token, from: holderOf(before, label) ?? undefined }, signal);
-      commit();
-      await promote(token, base ?? undefined, signal);
-    } catch (thrown) {
-      if (!(thrown instanceof ProviderError) || thrown.outcome !== "not_applied") throw thrown;
-      await Promise.all([PENDING, label].map((one) => unlabel(one, token, signal)));
-      throw thrown;
-    }
-    await settle(token, signal);
-    return token;
-  };
-
-  const promote = async (to: string, from: string | undefined, signal: AbortSignal): Promise<void> => {
-    try {
-      await aws.label(CURRENT, { from, to }, signal);
-    } catch (thrown) {
-      if (!(thrown instanceof ProviderError) || !["CONFIG", "NOT_FOUND", "CONFLICT"].includes(thrown.code))
-        throw thrown;
-      const { labels } = await aws.describe(signal).catch(() => {
-        throw new ProviderError("UNAVAILABLE", "unknown", "which version is the current one cannot be told");
+  const stage = (next: Secret, expect: Revision | null, op: WriteOp, signal: AbortSignal): Promise<Staged> =>
+    bounded(signal, CALL_LIMIT_MS, async (signal) => {
+      const found = await prepare(next, expect, signal);
+      // The first version of a secret is the current one at once.
+      if (found.there !== undefined || found.over === null || found.over.base === null)
+        return { commit: (signal) => write(next, expect, op, signal), drop: async () => {} };
+      const { text, description, over } = found;
+      let begun = false;
+      const begin = () => {
+        begun = true;
+      };
+      const laid = await versions.lay(over, text, op, signal, begin).catch(async (thrown: unknown) => {
+        if (begun) await versions.withdraw(tokenFor(op, over.base), op, signal);
+        throw thrown instanceof ProviderError
+          ? new ProviderError(thrown.code, "not_applied", thrown.hint, thrown.retryAfterMs)
+          : thrown;
       });
-      const holder = holderOf(labels, CURRENT);
-      if (holder === to) return;
-      if (holder === (from ?? null)) throw thrown;
-      throw refused("CONFLICT", "another version is the current one by now");
-    }
-  };
-
-  /** The new value is in force; a label that stays behind is taken off by the next write or `retire`. */
-  const settle = (version: string, signal: AbortSignal): Promise<void> => unlabel(PENDING, version, signal);
-  const unlabel = (label: string, version: string, signal: AbortSignal): Promise<void> =>
-    aws.label(label, { from: version }, signal).catch(() => {});
-
-  /** AWSPENDING of a run of ours that did not end, and our labels on versions that are of no use any more. */
-  const leftoversIn = (labels: ReadonlyMap<string, readonly string[]>, except: readonly (string | null)[]) =>
-    [...labels].flatMap(([from, its]) => {
-      const mine = its.filter((one) => isOurs(one, { jsonKey }));
-      if (mine.length === 0 || except.includes(from) || its.includes(PREVIOUS)) return [];
-      return [...mine, ...(its.includes(PENDING) ? [PENDING] : [])].map((label) => ({ label, from }));
+      return {
+        commit: (signal) =>
+          bounded(signal, CALL_LIMIT_MS, async (signal, commit) => {
+            commit();
+            return await switchTo(laid, text, description, op, signal);
+          }),
+        drop: (signal) => versions.withdraw(laid.version, op, signal),
+      };
     });
 
   const replicated = async (written: Found, signal: AbortSignal): Promise<void> => {
@@ -226,26 +176,12 @@ export const openAws = (config: Config, credentials?: Login["credentials"]): Sto
       while (!(await place.sameInReplicas(written, signal)))
         await sleep(REPLICA_EVERY_MS, undefined, { signal });
     } catch (thrown) {
-      throw done(thrown);
+      throw inForce(thrown);
     }
   };
 
   const retire = (revision: Revision, signal: AbortSignal): Promise<void> =>
-    bounded(signal, CALL_LIMIT_MS, async (signal, commit) => {
-      const { labels } = await aws.describe(signal);
-      const current = holderOf(labels, CURRENT);
-      if (revision === current) throw refused("CONFLICT", "that version is the current one");
-      const mine = (labels.get(revision) ?? []).filter((one) => one === PREVIOUS || isOurs(one, { jsonKey }));
-      const pending = holderOf(labels, PENDING);
-      const isOwn = labels.get(pending ?? "")?.some((one) => isOurs(one, { jsonKey })) ?? false;
-      commit();
-      for (const label of mine) await aws.label(label, { from: revision }, signal);
-      if (pending !== null && isOwn && (pending === revision || pending === current))
-        await aws.label(PENDING, { from: pending }, signal);
-      // What came late from a rotator that had been given up for dead.
-      for (const { label, from } of leftoversIn(labels, [revision, current]))
-        await unlabel(label, from, signal);
-    });
+    bounded(signal, CALL_LIMIT_MS, (signal, commit) => versions.retire(revision, signal, commit));
 
   const at = `aws-secrets-manager:${profile === undefined ? "" : `${profile}@`}${region}/${secretId}`;
   const via = endpoint === undefined ? "" : ` via ${endpoint}`;
@@ -255,15 +191,9 @@ export const openAws = (config: Config, credentials?: Login["credentials"]): Sto
     preflight: (signal) => checksOf(aws, place, config, signal),
     read,
     write,
+    stage,
     retire,
   };
 };
 
 const REPLICA_EVERY_MS = 250;
-const refused = (code: ProviderError["code"], hint: string): ProviderError =>
-  new ProviderError(code, "not_applied", hint);
-/** A failure after the value was in force. */
-const done = (thrown: unknown): unknown =>
-  thrown instanceof ProviderError
-    ? new ProviderError(thrown.code, "applied", thrown.hint, thrown.retryAfterMs)
-    : thrown;

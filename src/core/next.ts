@@ -85,7 +85,7 @@ const decide = (s: AppState, run: Run): readonly Action[] => {
     if (r.preflightRun !== run.number) return [{ do: "preflight" }];
     if (preflightFailed(r)) return NOTHING;
   }
-  const writes = storeActions(r, run);
+  const writes = isUrgent(s, r) ? storeActions(r, run) : together(r, run, storeActions(r, run));
   if (writes.length > 0) return writes;
   // In an emergency what has the new key is restarted, also while another store still has to be mended.
   const goesOn = r.emergency !== null && [...r.stores.values()].some(holdsNew);
@@ -158,6 +158,21 @@ const storeActions = (r: Rotation, run: Run): readonly Action[] =>
     return tries(s, run, { do: "write", target: s.name });
   });
 
+/** Until the first store is switched nothing has changed: the writes wait for one that has to wait, and for one that was refused none starts. */
+const together = (r: Rotation, run: Run, actions: readonly Action[]): readonly Action[] => {
+  const all = [...r.stores.values()].filter((s) => s.state !== "dropped");
+  const isBegun = all.some((s) => s.state === "written" || s.open?.unknown === true);
+  if (isBegun) return actions;
+  const isHeld = all.some((s) => s.open !== null || holdsUp(s, run));
+  return isHeld ? actions.filter((a) => a.do !== "write") : actions;
+};
+
+/** A required store that was refused: it waits, or has given up. */
+const holdsUp = (s: StoreProgress, run: Run): boolean => {
+  if (!s.required || !s.write || (s.state !== "failed" && s.state !== "conflict")) return false;
+  return tries(s, run, { do: "write", target: s.name })[0]?.do !== "write";
+};
+
 const tries = (t: StoreProgress | RolloutProgress, run: Run, action: Action): readonly Action[] => {
   if (t.tries >= MAX_TRIES) return NOTHING;
   const mayPass = t.state === "failed" && t.code !== null && RETRYABLE.has(t.code) && t.tries > 0;
@@ -222,7 +237,8 @@ const allOldRejected = (s: AppState): boolean => {
   return left.length > 0 && left.every((fp) => s.verdicts.get(fp)?.verdict === "rejected");
 };
 
-const isUrgent = (s: AppState, r: Rotation): boolean =>
+/** Nothing works already, or a key is in foreign hands: nothing waits for anything else. */
+export const isUrgent = (s: AppState, r: Rotation): boolean =>
   r.emergency !== null || r.mode === "replace" || allOldRejected(s);
 
 /** Another new key may take the place of this one unasked: it is dead, and was written somewhere. */

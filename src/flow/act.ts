@@ -5,6 +5,7 @@ import { usageBefore } from "./usage.ts";
 import { type Pass, rotationOf } from "./pass.ts";
 import { observeStore, rereadStores, watchMirror, writeStore } from "./push.ts";
 import { observeRollout, roll } from "./roll.ts";
+import type { Slots } from "./slots.ts";
 import { preflight, probeBoth, prove, verify } from "./verify.ts";
 
 /** What one pass has done already; `next` asks for it. An action counts when its facts are written down, not before. */
@@ -42,11 +43,15 @@ export const remember = (memory: Memory, action: Action, monoMs: number): void =
   }
 };
 
-/** Carries one action out. @returns the facts to write down; `intent` names the durable intent of a write or a rollout. */
+/**
+ * Carries one action out. @returns the facts to write down; `intent` names the durable intent of a write or a rollout, `slots` are of the
+ * stores that are written at the same time
+ */
 export const perform = async (
   pass: Pass,
   action: Action,
   intent: string,
+  slots: Slots,
 ): Promise<readonly LedgerEvent[]> => {
   const { clock, signal } = pass.hands;
   switch (action.do) {
@@ -59,7 +64,7 @@ export const perform = async (
         ? observeStore(pass, action.target, action.intent)
         : observeRollout(pass, action.target, action.intent);
     case "write":
-      return writeStore(pass, action.target, intent);
+      return writeStore(pass, action.target, intent, slots);
     case "roll":
       return roll(pass, action.target, intent);
     case "mirror":

@@ -1,6 +1,6 @@
 import type { RotatorError } from "../core/errors.ts";
 import type { LedgerEvent } from "../core/events.ts";
-import { type Action, nameOf, next, type Run } from "../core/next.ts";
+import { type Action, isUrgent, nameOf, next, type Run } from "../core/next.ts";
 import type { Fp } from "../core/secret.ts";
 import { isOpen } from "../core/state.ts";
 import { type Memory, perform, remember } from "./act.ts";
@@ -12,6 +12,7 @@ import { type Pass, rotationOf } from "./pass.ts";
 import type { ProofEnd } from "./probing.ts";
 import { settle as decideUntil } from "./open.ts";
 import { observeStore } from "./push.ts";
+import { type Slots, slotsFor, slotsOf } from "./slots.ts";
 
 export type LoopOptions = {
   /** `confirm-revoked`: prove now. */
@@ -70,6 +71,7 @@ const startPass = (
   const late: Late[] = [];
   let failure: Error | null = null;
   let claimed = false;
+  let slots: Slots = slotsOf(new Map());
   let number = rotationOf({ journal }).run + 1;
   const pass: Pass = {
     hands,
@@ -124,6 +126,8 @@ const startPass = (
     const planned = actions.map((action) => ({ action, event: intentOf(action) }));
     const events = planned.flatMap(({ event }) => (event === null ? [] : [event]));
     const at = events.length === 0 ? null : await journal.decide(events);
+    const writes = actions.flatMap((a) => (a.do === "write" ? [a.target] : []));
+    if (writes.length > 0) slots = slotsFor(pass, writes);
     for (const { action, event } of planned) {
       const intent = at === null || event === null ? "" : `${at.seq}.${at.first + events.indexOf(event)}`;
       if (action.do !== "close") launch(action, intent);
@@ -132,8 +136,9 @@ const startPass = (
 
   const launch = (action: Action, intent: string): void => {
     const name = nameOf(action);
+    const together = slots;
     const work = async (): Promise<void> => {
-      const facts = await perform(pass, action, intent);
+      const facts = await perform(pass, action, intent, together);
       try {
         await journal.record(facts);
         remember(memory, action, clock.monotonic());
@@ -162,6 +167,7 @@ const startPass = (
     // An emergency may have been declared meanwhile, by somebody who does not wait for us.
     await journal.refresh();
     if (journal.superseded()) throw new Superseded();
+    if (isUrgent(journal.state(), rotationOf(pass))) slots.release();
     await renew();
   };
 

@@ -4,6 +4,7 @@ import type { Fp, Secret } from "../core/secret.ts";
 import type { AppState } from "../core/state.ts";
 import type { Check, Store, Stored } from "../ports.ts";
 import { ensureOurs } from "./claim.ts";
+import type { Slots } from "./slots.ts";
 import { asAnswer, asProviderError, isWanted, type Pass, patiently, rotationOf } from "./pass.ts";
 
 type Facts = readonly LedgerEvent[];
@@ -51,7 +52,21 @@ export const witnessProblem = (pass: Pick<Pass, "journal">, stored: Stored | nul
 };
 
 /** Writes the new key to one store, over nothing but what was expected there, and reads it back. */
-export const writeStore = async (pass: Pass, target: string, intent: string): Promise<Facts> => {
+export const writeStore = async (
+  pass: Pass,
+  target: string,
+  intent: string,
+  slots: Slots,
+): Promise<Facts> => {
+  const facts = await writeIn(pass, target, intent, slots).catch((thrown: unknown) => {
+    slots.say(target, false);
+    throw thrown;
+  });
+  slots.say(target, facts[0]?.type === "result" && facts[0].outcome === "ok");
+  return facts;
+};
+
+const writeIn = async (pass: Pass, target: string, intent: string, slots: Slots): Promise<Facts> => {
   const r = rotationOf(pass);
   const base = { type: "result", rotation: r.id, intent } as const;
   const cancelled: LedgerEvent = { ...base, outcome: "failed", code: "CANCELLED" };
@@ -70,7 +85,7 @@ export const writeStore = async (pass: Pass, target: string, intent: string): Pr
       if (!(await mayOverwrite(pass, target, seen)))
         return [{ ...base, outcome: "failed", code: "CONFLICT" }];
       await keepOld(pass, seen);
-      const written = await writeOnce(pass, store, key, seen, intent);
+      const written = await writeOnce(pass, { target, store, key, seen, intent, slots });
       if (written === "cancelled") return [cancelled];
       if (written !== "moved") return [{ ...(await readBack(pass, store, key, base)), ...over }];
       if (move >= MOVES) return [{ ...base, outcome: "failed", code: "CONFLICT" }];
@@ -85,31 +100,52 @@ export const writeStore = async (pass: Pass, target: string, intent: string): Pr
 const replacing = (store: Store, { stored }: Seen): { readonly replaced?: string } =>
   stored === null || !store.caps.retire ? {} : { replaced: stored.revision };
 
-const writeOnce = async (
-  pass: Pass,
-  store: Store,
-  key: Secret,
-  seen: Seen,
-  intent: string,
-): Promise<"written" | "moved" | "cancelled"> => {
-  const { journal, hands } = pass;
-  await ensureOurs(journal, hands.host.claim.inst);
-  // What stands there may have been called an old key a moment ago.
-  if (await keepOld(pass, seen)) await ensureOurs(journal, hands.host.claim.inst);
-  if (!isWanted(pass, intent)) return "cancelled";
+type Write = {
+  readonly target: string;
+  readonly store: Store;
+  readonly key: Secret;
+  readonly seen: Seen;
+  readonly intent: string;
+  readonly slots: Slots;
+};
+
+const writeOnce = async (pass: Pass, w: Write): Promise<"written" | "moved" | "cancelled"> => {
+  const { key, seen, intent, slots } = w;
   const seq = Number(intent.split(".")[0]);
   const op = {
     id: rotationOf(pass).intents.get(intent)?.opId ?? intent,
-    witness: { ledger: journal.ledgerId() ?? "", seq, h16: journal.h16(seq) ?? "" },
+    witness: { ledger: pass.journal.ledgerId() ?? "", seq, h16: pass.journal.h16(seq) ?? "" },
   };
+  const expect = seen.stored?.revision ?? null;
   try {
-    await store.write(key, seen.stored?.revision ?? null, op, pass.signal);
-    return "written";
+    if (!slots.has(w.target) || w.store.stage === undefined) {
+      if (!(await slots.all) || !(await mayStart(pass, w))) return "cancelled";
+      await w.store.write(key, expect, op, pass.signal);
+      return "written";
+    }
+    if (!(await mayStart(pass, w))) return "cancelled";
+    const staged = await w.store.stage(key, expect, op, pass.signal);
+    slots.say(w.target, true);
+    if ((await slots.all) && (await mayStart(pass, w))) {
+      await staged.commit(pass.signal);
+      return "written";
+    }
+    await staged.drop(pass.signal);
+    return "cancelled";
   } catch (thrown) {
     const error = asAnswer(thrown);
     if (error.code === "CONFLICT" && error.outcome === "not_applied") return "moved";
     throw error;
   }
+};
+
+/** Right before an effect: the ledger is still ours, old keys are safe, and the effect is still wanted. */
+const mayStart = async (pass: Pass, { seen, intent }: Write): Promise<boolean> => {
+  const { journal, hands } = pass;
+  await ensureOurs(journal, hands.host.claim.inst);
+  // What stands there may have been called an old key a moment ago.
+  if (await keepOld(pass, seen)) await ensureOurs(journal, hands.host.claim.inst);
+  return isWanted(pass, intent);
 };
 
 const readBack = async (

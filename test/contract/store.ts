@@ -146,6 +146,56 @@ export const storeContract = ({ it, expect, name, open }: StoreUnderTest): void 
     },
   );
 
+  promise(
+    "lays a value ready where nobody reads it, then makes it the current one, or takes it off",
+    async ({ store, put }, { first, second, third }) => {
+      expect(store.caps.staging).toBe(store.stage !== undefined);
+      if (store.stage === undefined) return;
+      await put(first);
+      const before = await store.read(soon());
+      const revision = before?.revision ?? null;
+      const once = op();
+      const off = await store.stage(second, revision, op(), soon());
+      expect(await store.read(soon())).toEqual(before);
+      await off.drop(soon());
+      expect(await store.read(soon())).toEqual(before);
+
+      const staged = await store.stage(second, revision, once, soon());
+      expect(await store.read(soon())).toEqual(before);
+      const written = await staged.commit(soon());
+      const now = await store.read(soon());
+      expect(now?.secret.equals(second)).toBe(true);
+      expect(now?.revision).toBe(written);
+      // Twice is once, in either way.
+      expect(await store.write(second, revision, once, soon())).toBe(written);
+      await (await store.stage(second, revision, once, soon())).commit(soon());
+      expect((await store.read(soon()))?.revision).toBe(written);
+      expect(problem(await caught(store.stage(third, revision, op(), soon())))).toEqual({
+        code: "CONFLICT",
+        outcome: "not_applied",
+      });
+    },
+  );
+
+  promise(
+    "refuses to make a value the current one that was laid beside another",
+    async ({ store, put }, { first, second, third }) => {
+      if (store.stage === undefined) return;
+      await put(first);
+      const before = await store.read(soon());
+      const staged = await store.stage(second, before?.revision ?? null, op(), soon());
+      await put(third);
+      expect(problem(await caught(staged.commit(soon())))).toEqual({
+        code: "CONFLICT",
+        outcome: "not_applied",
+      });
+      const now = await store.read(soon());
+      expect(now?.secret.equals(third)).toBe(true);
+      await store.write(second, now?.revision ?? null, op(), soon());
+      expect((await store.read(soon()))?.secret.equals(second)).toBe(true);
+    },
+  );
+
   promise("refuses to write over nothing when something was expected", async ({ store }, { first }) => {
     const never = "never-there" as Revision;
     expect(problem(await caught(store.write(first, never, op(), soon()))).code).toBe("CONFLICT");

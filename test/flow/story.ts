@@ -12,14 +12,15 @@ import { makeWorld, type World } from "../simulation/world/world.ts";
 
 const product = await loadAsIs();
 
-/** `compare-and-swap`, `required` and `write` as the store's name says: `cas…`, `…?` is not required, `…~` is filled by another. */
+/** `compare-and-swap`, `required` and `write` as the store's name says: `cas…`, `…?` is not required, `…~` is filled by another, `…+` has a slot. */
 export const stores = (...names: readonly string[]): readonly TrueStore[] =>
   names.map((text) => {
-    const name = text.replace(/[?~]/g, "");
+    const name = text.replace(/[?~+]/g, "");
     const write = !text.includes("~");
     const plan = { name, type: "world", where: `world:${name}`, required: !text.includes("?"), write };
     return makeStore(plan, {
       cas: text.startsWith("cas"),
+      staging: text.endsWith("+"),
       witness: true,
       follows: write ? null : (names[0] ?? null),
     });

@@ -15,10 +15,12 @@ export type MemoryStore = Store & {
   readonly held: () => Secret | null;
   /** Revisions that were disabled. */
   readonly retired: () => readonly string[];
+  /** What lies ready. */
+  readonly slot: () => Secret | null;
   /** How many writes took effect. */
   readonly writes: () => number;
   /** Asked before every call; a fault that it gives back happens. */
-  fault: (call: "preflight" | "read" | "write" | "remove", nth: number) => Fault | null;
+  fault: (call: "preflight" | "read" | "write" | "stage" | "remove", nth: number) => Fault | null;
 };
 
 /** A store in memory that keeps the port to the letter, with faults on demand. */
@@ -26,8 +28,9 @@ export const memoryStore = (where = "memory:a", caps: Partial<StoreCaps> = {}): 
   let now: { readonly secret: Secret; readonly revision: Revision; readonly witness: Witness | null } | null =
     null;
   let [version, writes] = [0, 0];
+  let slot: Secret | null = null;
   const retired: string[] = [];
-  const calls = { preflight: 0, read: 0, write: 0, remove: 0 };
+  const calls = { preflight: 0, read: 0, write: 0, stage: 0, remove: 0 };
   const fresh = (): Revision => `v${(version += 1)}` as Revision;
 
   const failing = (call: keyof typeof calls, signal: AbortSignal): Fault | null => {
@@ -47,6 +50,7 @@ export const memoryStore = (where = "memory:a", caps: Partial<StoreCaps> = {}): 
     },
     held: () => now?.secret ?? null,
     retired: () => retired,
+    slot: () => slot,
     writes: () => writes,
     preflight: async (signal): Promise<readonly Check[]> => {
       try {
@@ -78,6 +82,24 @@ export const memoryStore = (where = "memory:a", caps: Partial<StoreCaps> = {}): 
       now = null;
       if (fault !== null) throw new ProviderError(fault.code, fault.outcome);
     },
+    ...(caps.staging === true && {
+      stage: async (next, expect, op, signal) => {
+        const fault = failing("stage", signal);
+        if (!now?.secret.equals(next) && (now?.revision ?? null) !== expect)
+          throw new ProviderError("CONFLICT", "not_applied");
+        slot = next;
+        if (fault !== null) throw new ProviderError(fault.code, fault.outcome);
+        return {
+          commit: async (signal) => {
+            slot = null;
+            return await store.write(next, expect, op, signal);
+          },
+          drop: async () => {
+            slot = null;
+          },
+        };
+      },
+    }),
     ...(caps.retire === true && {
       retire: async (revision: Revision) => {
         if (revision === now?.revision) throw new ProviderError("CONFLICT", "not_applied");

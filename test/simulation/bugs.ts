@@ -42,8 +42,8 @@ export const BUGS: readonly Bug[] = [
     "a store is written by a process that was taken for dead",
     "flow/push.ts",
     `  await ensureOurs(journal, hands.host.claim.inst);
-  if (!isWanted(pass, intent)) return "cancelled";`,
-    `  if (!isWanted(pass, intent)) return "cancelled";`,
+  // What stands there`,
+    `  // What stands there`,
   ),
   rare(
     bug(
@@ -93,8 +93,26 @@ export const BUGS: readonly Bug[] = [
   bug(
     "no value of ours may be written over",
     "flow/push.ts",
-    `await store.write(key, seen.stored?.revision ?? null, op, pass.signal);`,
-    `await store.write(key, null, op, pass.signal);`,
+    `await w.store.write(key, expect, op, pass.signal);`,
+    `await w.store.write(key, null, op, pass.signal);`,
+  ),
+  bug(
+    "a store is switched before another one is ready",
+    "flow/push.ts",
+    `if (!(await slots.all) || !(await mayStart(pass, w))) return "cancelled";`,
+    `if (!(await mayStart(pass, w))) return "cancelled";`,
+  ),
+  bug(
+    "a refused slot does not hold up the others",
+    "flow/slots.ts",
+    `if (!ready && awaited.get(target) === true) resolve(false);`,
+    ``,
+  ),
+  bug(
+    "the others are written while a refused store waits",
+    "core/next.ts",
+    `if (isBegun) return actions;`,
+    `return actions;`,
   ),
   bug(
     "a write is believed without a look",

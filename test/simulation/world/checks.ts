@@ -52,6 +52,8 @@ type Intent = {
   readonly opId: string;
   readonly at: number;
   readonly mode: string | null;
+  /** Nothing works, or a key leaked: nothing waits for anything. */
+  readonly urgent: boolean;
   closed: boolean;
   begun: number;
   /** Old keys when its effect began, as far as its process could know. */
@@ -196,6 +198,7 @@ export const checksOf = (around: Around): Checks => {
       opId: e.opId,
       at: time.now(),
       mode: r?.emergency ? "replace" : (r?.mode ?? null),
+      urgent: r !== null && sound.isUrgent(before, r),
       closed: false,
       begun: 0,
       olds: new Set(),
@@ -477,6 +480,18 @@ export const checksOf = (around: Around): Checks => {
     }
   };
 
+  /** Before the first store is switched every one that has a slot holds the value ready. */
+  const isTooEarly = (text: string, intent: Intent | undefined): boolean => {
+    const s = state();
+    const r = s.rotation;
+    if (r === null || intent === undefined || intent.urgent || sound.isUrgent(s, r)) return false;
+    const places = [...r.stores.values()].flatMap((p) =>
+      p.state === "dropped" || !p.required || !p.write ? [] : (stores.get(p.name) ?? []),
+    );
+    if ([...stores.values()].some((o) => o.value === text)) return false;
+    return places.some((o) => o.staging && o.slot !== text);
+  };
+
   const isKept = (fp: string): boolean => {
     const text = textOf(fp);
     return (
@@ -517,6 +532,8 @@ export const checksOf = (around: Around): Checks => {
       const name = store.plan.name;
       if ((store.ops.get(opId) ?? 0) > 0 && store.value !== text)
         violated(`${proc.name} writes ${name} twice for one intent`);
+      if (!late && isTooEarly(text, byOp.get(opId)))
+        violated(`${proc.name} switches ${name} before another store has the value ready`);
       const { value } = store;
       if (value === null || value === text) return;
       const fp = fpOf(value);

@@ -1,5 +1,6 @@
 import type { PlannedRollout, PlannedStore } from "../../../src/core/events.ts";
-import type { Revision, Rollout, RolloutState, Store, Witness } from "../../../src/ports.ts";
+import type { Secret } from "../../../src/core/secret.ts";
+import type { Revision, Rollout, RolloutState, Staged, Store, Witness, WriteOp } from "../../../src/ports.ts";
 import type { Prng } from "./prng.ts";
 import type { Proc, Trace } from "./process.ts";
 import type { Product } from "./product.ts";
@@ -11,10 +12,13 @@ export type Trouble = { readonly from: number; readonly to: number; readonly cod
 export type TrueStore = {
   readonly plan: PlannedStore;
   readonly cas: boolean;
+  /** Has a slot beside its value. */
+  readonly staging: boolean;
   readonly witness: boolean;
   /** For a mirror: the store that it follows. */
   readonly follows: string | null;
   value: string | null;
+  slot: string | null;
   revision: number;
   changedAt: number;
   changedBy: "us" | "foreign" | "mirror" | "late" | "start";
@@ -142,9 +146,37 @@ export const storePort = (around: Around, proc: Proc, store: TrueStore): Store =
     return revisionOf();
   };
 
+  const write: Store["write"] = (next, expect, op) => {
+    const text = next.reveal();
+    watcher.writeBegins(proc, store, text, op.id);
+    return proc.call(`write ${name}`, LATEST, () => {
+      const code = refusal();
+      if (code !== null) throw fail(code, "not_applied");
+      if (chance.chance(moods().lies)) {
+        trace(() => `${name} lies to ${proc.name}`);
+        return revisionOf();
+      }
+      if (!chance.chance(moods().losesAnswer)) return put(text, expect, op);
+      const way = chance.int(0, 2);
+      trace(
+        () =>
+          `${name} loses its answer to ${proc.name} (${["not written", "written", "written later"][way]})`,
+      );
+      if (way === 1) put(text, expect, op);
+      if (way === 2) {
+        time.after(chance.int(1, 20_000), () => {
+          try {
+            put(text, expect, op, true);
+          } catch {}
+        });
+      }
+      throw fail(chance.pick(["TIMEOUT", "UNAVAILABLE"]), "unknown");
+    });
+  };
+
   return {
     where: store.plan.where,
-    caps: { staging: false, compareAndSwap: store.cas, witness: store.witness, retire: false },
+    caps: { staging: store.staging, compareAndSwap: store.cas, witness: store.witness, retire: false },
     preflight: () =>
       proc.call(`preflight ${name}`, LATEST, () => {
         const code = trouble();
@@ -179,33 +211,29 @@ export const storePort = (around: Around, proc: Proc, store: TrueStore): Store =
           witness: isStale ? null : store.quoted,
         };
       }),
-    write: (next, expect, op) => {
-      const text = next.reveal();
-      watcher.writeBegins(proc, store, text, op.id);
-      return proc.call(`write ${name}`, LATEST, () => {
-        const code = refusal();
-        if (code !== null) throw fail(code, "not_applied");
-        if (chance.chance(moods().lies)) {
-          trace(() => `${name} lies to ${proc.name}`);
-          return revisionOf();
-        }
-        if (!chance.chance(moods().losesAnswer)) return put(text, expect, op);
-        const way = chance.int(0, 2);
-        trace(
-          () =>
-            `${name} loses its answer to ${proc.name} (${["not written", "written", "written later"][way]})`,
-        );
-        if (way === 1) put(text, expect, op);
-        if (way === 2) {
-          time.after(chance.int(1, 20_000), () => {
-            try {
-              put(text, expect, op, true);
-            } catch {}
-          });
-        }
-        throw fail(chance.pick(["TIMEOUT", "UNAVAILABLE"]), "unknown");
-      });
-    },
+    write,
+    ...(store.staging && {
+      stage: (next: Secret, expect: Revision | null, op: WriteOp) => {
+        const text = next.reveal();
+        watcher.writeBegins(proc, store, text, op.id);
+        return proc.call(`stage ${name}`, LATEST, (): Staged => {
+          const code = refusal();
+          if (code !== null) throw fail(code, "not_applied");
+          if (store.cas && store.value !== text && (store.value === null ? null : revisionOf()) !== expect)
+            throw fail("CONFLICT", "not_applied");
+          store.slot = text;
+          trace(() => `${name}: ${show(text)} is laid ready by ${proc.name}`);
+          if (chance.chance(moods().losesAnswer)) throw fail("TIMEOUT", "not_applied");
+          return {
+            commit: (signal) => write(next, expect, op, signal),
+            drop: () =>
+              proc.call(`drop ${name}`, LATEST, () => {
+                store.slot = null;
+              }),
+          };
+        });
+      },
+    }),
   };
 };
 

@@ -1,6 +1,7 @@
 import { pathToFileURL } from "node:url";
 import type * as chain from "../../../src/core/chain.ts";
 import type * as errors from "../../../src/core/errors.ts";
+import type * as next from "../../../src/core/next.ts";
 import type * as outcome from "../../../src/core/outcome.ts";
 import type * as secret from "../../../src/core/secret.ts";
 import type * as state from "../../../src/core/state.ts";
@@ -17,6 +18,7 @@ import type * as tick from "../../../src/flow/tick.ts";
 /** The modules of the product that a world runs: the real ones, or a copy of them with a bug planted. */
 export type Product = Pick<typeof chain, "follow"> &
   Pick<typeof errors, "ProviderError" | "RotatorError"> &
+  Pick<typeof next, "isUrgent"> &
   Pick<typeof outcome, "phaseOf" | "failureOf"> &
   Pick<typeof secret, "Secret"> &
   Pick<typeof state, "evolve" | "EMPTY" | "isOpen" | "unproved"> &
@@ -36,6 +38,7 @@ export type Product = Pick<typeof chain, "follow"> &
 const FILES = [
   "core/chain",
   "core/errors",
+  "core/next",
   "core/outcome",
   "core/secret",
   "core/state",

@@ -51,11 +51,12 @@ export type Scenario = {
 
 export const makeStore = (
   plan: PlannedStore,
-  change: Pick<TrueStore, "cas" | "witness" | "follows">,
+  change: Pick<TrueStore, "cas" | "staging" | "witness" | "follows">,
 ): TrueStore => ({
   plan,
   ...change,
   value: null,
+  slot: null,
   revision: 0,
   changedAt: 0,
   changedBy: "start",
@@ -145,6 +146,7 @@ export const drawScenario = (chance: Prng): Scenario => {
     };
     const made = makeStore(plan, {
       cas: chance.chance(0.5),
+      staging: chance.chance(0.3),
       witness: chance.chance(0.5),
       follows: plan.write ? null : "aws",
     });
