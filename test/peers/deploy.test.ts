@@ -52,7 +52,11 @@ const issue = (): string => {
 /** `input` comes through a pipe, as from a shell: `/dev/stdin` can be opened then. */
 const kubectl = (args: readonly string[], input = "") => {
   const line = ["-c", 'cat | "$@"', "sh", "kubectl", "--kubeconfig", join(dir, "admin"), ...args];
-  const { status, stdout, stderr } = spawnSync("sh", line, { encoding: "utf8", input });
+  const { status, stdout, stderr } = spawnSync("sh", line, {
+    encoding: "utf8",
+    input,
+    maxBuffer: 256 * 1024 * 1024,
+  });
   return { status, said: stdout + stderr, stdout };
 };
 const must = (args: readonly string[], input?: string): string => {
