@@ -3,15 +3,8 @@ import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { type Fp, Secret } from "../../core/secret.ts";
 import type { Escrow } from "../../ports.ts";
-import {
-  failed,
-  failedOn,
-  hasPrivateFolder,
-  readPrivate,
-  removePrivate,
-  syncFolder,
-  writePrivate,
-} from "./folder.ts";
+import { syncFolder, writePrivate } from "../disk.ts";
+import { failed, failedOn, hasPrivateFolder, readPrivate, removePrivate } from "./folder.ts";
 import { type IdentitySource, openWith, parseIdentities, sealWith } from "./identity.ts";
 
 export { defaultIdentity } from "./identity.ts";

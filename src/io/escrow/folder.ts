@@ -1,9 +1,8 @@
-import { randomBytes } from "node:crypto";
 import { constants } from "node:fs";
-import { type FileHandle, link, lstat, open, readdir, rename, unlink } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { lstat, open, readdir } from "node:fs/promises";
+import { join } from "node:path";
 import { type ErrorWords, RotatorError } from "../../core/errors.ts";
-import { makeFolder } from "../make-folder.ts";
+import { closing, errnoOf, makeFolderDurably, syncFolder, TEMPORARY, unlinkIfThere } from "../disk.ts";
 
 /** An ESCROW_FAILED in our own words. */
 export const failed = (why: string, words: Omit<ErrorWords, "why"> = {}): RotatorError =>
@@ -13,13 +12,6 @@ export const failed = (why: string, words: Omit<ErrorWords, "why"> = {}): Rotato
 export const failedOn = (error: unknown, doing: string): RotatorError =>
   error instanceof RotatorError ? error : failed(`${doing} (${errnoOf(error) || "unexpected failure"}).`);
 
-export const errnoOf = (error: unknown): string =>
-  error instanceof Error && "code" in error && /^E[A-Z0-9]+$/.test(String(error.code))
-    ? String(error.code)
-    : "";
-
-const TEMPORARY = ".tmp-";
-
 /**
  * A private folder: 0700 when made here, never a symbolic link, never writable for group or others.
  * @returns false when it is not there and `make` is not set.
@@ -27,7 +19,7 @@ const TEMPORARY = ".tmp-";
  */
 export const hasPrivateFolder = async (dir: string, make: boolean): Promise<boolean> => {
   try {
-    if (make) await makeDurably(dir);
+    if (make) await makeFolderDurably(dir);
     const found = await lstat(dir);
     if (found.isSymbolicLink() || !found.isDirectory())
       throw failed(`${dir} is not a folder of its own (a symbolic link is not followed).`);
@@ -40,51 +32,6 @@ export const hasPrivateFolder = async (dir: string, make: boolean): Promise<bool
     if (!make && errnoOf(error) === "ENOENT") return false;
     throw failedOn(error, `The folder ${dir} cannot be used`);
   }
-};
-
-/** `mkdir -p` whose every new folder survives a power cut. */
-const makeDurably = async (dir: string): Promise<void> => {
-  const first = await makeFolder(dir);
-  if (first === undefined) return;
-  for (let at = dir; ; at = dirname(at)) {
-    await syncFolder(dirname(at));
-    if (at === first || at === dirname(at)) return;
-  }
-};
-
-export const syncFolder = async (dir: string): Promise<void> => {
-  const handle = await open(dir, constants.O_RDONLY | constants.O_DIRECTORY);
-  await closing(handle, () => handle.sync());
-};
-
-/**
- * Durable 0600 file, complete or not there at all.
- * @param mode `replace` whatever has that name, or `keep` it: then nothing is written and the answer is false.
- */
-export const writePrivate = async (
-  dir: string,
-  name: string,
-  bytes: Uint8Array,
-  mode: "replace" | "keep",
-): Promise<boolean> => {
-  const temporary = join(dir, `${TEMPORARY}${name}-${randomBytes(8).toString("hex")}`);
-  const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
-  const handle = await open(temporary, flags, 0o600);
-  try {
-    await closing(handle, async () => {
-      await handle.writeFile(bytes);
-      await handle.sync();
-    });
-    if (mode === "replace") await rename(temporary, join(dir, name));
-    else await link(temporary, join(dir, name));
-  } catch (error) {
-    if (mode === "keep" && errnoOf(error) === "EEXIST") return false;
-    throw error;
-  } finally {
-    await unlinkIfThere(temporary);
-  }
-  await syncFolder(dir);
-  return true;
 };
 
 /**
@@ -116,20 +63,4 @@ export const removePrivate = async (dir: string, name: string): Promise<void> =>
   const leftovers = (await readdir(dir)).filter((entry) => entry.startsWith(`${TEMPORARY}${name}-`));
   for (const entry of [name, ...leftovers]) await unlinkIfThere(join(dir, entry));
   await syncFolder(dir);
-};
-
-const unlinkIfThere = async (path: string): Promise<void> => {
-  try {
-    await unlink(path);
-  } catch (error) {
-    if (errnoOf(error) !== "ENOENT") throw error;
-  }
-};
-
-const closing = async <T>(handle: FileHandle, work: () => Promise<T>): Promise<T> => {
-  try {
-    return await work();
-  } finally {
-    await handle.close();
-  }
 };

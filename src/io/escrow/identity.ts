@@ -1,7 +1,8 @@
 import { readdir } from "node:fs/promises";
 import { isAbsolute, join, relative } from "node:path";
 import { RotatorError } from "../../core/errors.ts";
-import { errnoOf, failed, failedOn, hasPrivateFolder, readPrivate, writePrivate } from "./folder.ts";
+import { errnoOf, writePrivate } from "../disk.ts";
+import { failed, failedOn, hasPrivateFolder, readPrivate } from "./folder.ts";
 
 /** The text of an age identity file. `make`: a missing one may be made (a key is to be written), else its absence is an error. */
 export type IdentitySource = (make: boolean) => Promise<string>;

@@ -10,18 +10,16 @@ import {
   unlinkSync,
   writeSync,
 } from "node:fs";
-import { type FileHandle, lstat, open, readdir, unlink } from "node:fs/promises";
+import { type FileHandle, open, readdir } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { promisify } from "node:util";
 import { MAX_LINE } from "../../core/chain.ts";
 import { RotatorError } from "../../core/errors.ts";
 import type { Ledger } from "../../ports.ts";
-import { makeFolder } from "../make-folder.ts";
+import { errnoOf, makeFolderDurably, removeStale, syncFolder, TEMPORARY } from "../disk.ts";
 
 const LF = 10;
-const DAY_MS = 86_400_000;
 const BATCH = 32;
-const TEMPORARY = ".tmp-";
 const { O_CREAT, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY } = constants;
 
 /** `00000042.json` for 42. */
@@ -73,11 +71,8 @@ const readWhole = async (handle: FileHandle, size: number): Promise<Buffer> => {
   return bytes.subarray(0, at);
 };
 
-/** The system's name for an error, e.g. ENOENT; its text is dropped. */
-export const codeOf = (error: unknown): string => {
-  const code = error instanceof Error && "code" in error ? error.code : null;
-  return typeof code === "string" && /^[A-Z0-9_]{2,40}$/.test(code) ? code : "unknown error";
-};
+/** The system's name for an error, for our words. */
+export const codeOf = (error: unknown): string => errnoOf(error) || "unknown error";
 
 /** The ledger of one app as a directory with one file per entry (docs/adr/0003). Touches nothing before the first `create`. */
 export const fileLedger = (dir: string): Ledger => {
@@ -154,16 +149,8 @@ const refusal = (seq: number, dir: string, code: string): RotatorError =>
 const makeDirectory = async (dir: string): Promise<void> => {
   try {
     const target = resolve(dir);
-    const first = await makeFolder(target);
-    if (first === undefined) {
-      // Another process may have made it just now and not come to this line.
-      await syncDirectory(dirname(target)).catch(() => {});
-      return;
-    }
-    for (let made = target; ; made = dirname(made)) {
-      await syncDirectory(dirname(made));
-      if (made === resolve(first) || made === dirname(made)) return;
-    }
+    // Another process may have made it just now and not come to its fsync.
+    if (!(await makeFolderDurably(target))) await syncFolder(dirname(target)).catch(() => {});
   } catch (error) {
     throw refusal(0, dir, codeOf(error));
   }
@@ -250,27 +237,5 @@ const linkNew = (temporary: string, path: string, seq: number): boolean => {
         "In Kubernetes, set ledger: { type: kubernetes } instead.",
       ],
     });
-  }
-};
-
-const syncDirectory = async (dir: string): Promise<void> => {
-  const handle = await open(dir, O_RDONLY);
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close().catch(() => {});
-  }
-};
-
-/** Temporary files of killed processes, older by a day than the entry just made. The file system's own clock decides. */
-const removeStale = async (dir: string, made: string): Promise<void> => {
-  try {
-    const now = (await lstat(made)).mtimeMs;
-    for (const name of (await readdir(dir)).filter((each) => each.startsWith(TEMPORARY))) {
-      const path = join(dir, name);
-      if ((await lstat(path)).mtimeMs < now - DAY_MS) await unlink(path);
-    }
-  } catch {
-    // They harm nobody.
   }
 };

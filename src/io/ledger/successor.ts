@@ -1,8 +1,9 @@
-import { lstat, open, readdir, rename } from "node:fs/promises";
+import { lstat, readdir, rename } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { brokenLedger } from "../../core/contradiction.ts";
 import { RotatorError } from "../../core/errors.ts";
 import type { Ledger } from "../../ports.ts";
+import { syncFolder } from "../disk.ts";
 import { codeOf, entryName, entryNumber, fileLedger, readEntryFile } from "./file.ts";
 
 /** What lies where a ledger is, or was before it was set aside. */
@@ -103,12 +104,7 @@ export const filePredecessor = (dir: string): FilePredecessor => {
       }
       try {
         await rename(dir, target);
-        const parent = await open(dirname(dir));
-        try {
-          await parent.sync();
-        } finally {
-          await parent.close();
-        }
+        await syncFolder(dirname(dir));
       } catch (error) {
         throw unusable(dir, codeOf(error));
       }
