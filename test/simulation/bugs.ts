@@ -354,7 +354,7 @@ export const BUGS: readonly Bug[] = [
     old: join`,
     ),
   ),
-  bug("a leaked key is staged again", "flow/stage.ts", `: s.leaked.has(fp)`, `: s.stale.has(fp)`),
+  rare(bug("a leaked key is staged again", "flow/stage.ts", `: s.leaked.has(fp)`, `: s.stale.has(fp)`)),
   bug(
     "a discard ends an emergency",
     "flow/stage.ts",
@@ -458,8 +458,8 @@ export const BUGS: readonly Bug[] = [
     bug(
       "a key was seen to work when that is written down",
       "flow/probing.ts",
-      `keys.accepted.set(fp, askedTs);`,
-      `keys.accepted.set(fp, wallClock(pass.hands));`,
+      `const seen = acceptedTs === undefined ? {} : { acceptedTs };`,
+      `const seen = verdict === "accepted" || acceptedTs === undefined ? {} : { acceptedTs };`,
     ),
   ),
   rare(

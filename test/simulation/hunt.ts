@@ -9,6 +9,9 @@ export type Found = {
   readonly violation: string;
 };
 
+/** A plant that does not fit the sources any more is no mistake that somebody could make. */
+const BROKEN = /ends in (Type|Reference|Syntax)Error/;
+
 /** Plants each bug by itself and looks for it in at most `most` worlds. */
 export const hunt = async (
   copies: Copies,
@@ -23,6 +26,7 @@ export const hunt = async (
     let here: Found = { name: bug.name, worlds: null, violation: "" };
     for (let n = 1; n <= most && here.worlds === null; n++) {
       const [violation] = (await simulate(from + n - 1, { product, sound })).violations;
+      if (violation !== undefined && BROKEN.test(violation)) throw new Error(`${bug.name}: ${violation}`);
       if (violation !== undefined) here = { ...here, worlds: n, violation: violation.split("\n")[0] ?? "" };
     }
     found.push(here);
