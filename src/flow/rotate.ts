@@ -1,16 +1,18 @@
 import type { LedgerEvent } from "../core/events.ts";
 import { isBlackout, soakLeft } from "../core/next.ts";
-import { failureOf, type Phase, phaseOf } from "../core/outcome.ts";
+import { type Phase, phaseOf } from "../core/outcome.ts";
 import { type Fp, showFp } from "../core/secret.ts";
-import { type AppState, isFresh, isOpen } from "../core/state.ts";
+import { type AppState, isOpen } from "../core/state.ts";
 import { absorbEscrow } from "./absorb.ts";
 import { adopt } from "./adopt.ts";
 import { awaitFree } from "./claim.ts";
 import { type Alarm, declareEmergency } from "./emergency.ts";
+import { freshKeyPatience } from "./fresh-key.ts";
 import type { Hands } from "./hands.ts";
 import { type Journal, openJournal } from "./journal.ts";
 import { type Keys, openKeys } from "./keys.ts";
 import { runLoop } from "./loop.ts";
+import { isHeld, recordRestart } from "./restart.ts";
 import { ensureGenesis, type OpenOptions, openRotation, pendingKey, settle } from "./open.ts";
 import type { ProofEnd } from "./probing.ts";
 
@@ -27,6 +29,9 @@ export type RotateOptions = OpenOptions & {
   readonly waiting?: (phase: Phase, state: AppState) => Promise<boolean> | boolean;
 };
 
+/** `follows`: another process may go on with what was recorded here; it is waited for, however long it works. */
+type WorkOptions = RotateOptions & { readonly follows?: boolean };
+
 export type Rotated = {
   readonly state: AppState;
   readonly phase: Phase;
@@ -41,9 +46,6 @@ const POLL_MS = 10_000;
 const LEDGER_POLL_MS = 2_000;
 /** The same while nothing may work: what a person stages is picked up at once. */
 const URGENT_POLL_MS = 250;
-/** IMKIT may reject a fresh key for some seconds: with `--wait` it is asked again for this long. */
-const FRESH_KEY_MS = 120_000;
-const FRESH_KEY_FIRST_MS = 5_000;
 /** An emergency without a fingerprint, this soon after one that is over, is the same one. */
 const SAID_AGAIN_MS = 3_600_000;
 /** An entry says again that a leaked key still works, when the last one is older than this. */
@@ -70,10 +72,15 @@ export const rotate = async (hands: Hands, options: RotateOptions): Promise<Rota
   const keys = openKeys(hands, journal);
   const began = hands.clock.monotonic();
   const writtenAt = journal.state().rotation?.wroteAt ?? 0;
-  const worked = await begin(hands, journal, keys, options);
+  const id = journal.state().rotation?.id ?? null;
+  // A restart is a person's word and needs no claim: whoever holds that goes on with it.
+  const isTried = options.restarted && isHeld(hands, journal);
+  const follows = isTried && (await recordRestart(hands, journal, writtenAt));
+  const told = { ...options, restarted: options.restarted && !isTried, follows };
+  const alarmed = await begin(hands, journal, keys, told);
   // One wait for all: what the other rotator took of it is gone.
   const waitMs = Math.max(0, options.waitMs - (hands.clock.monotonic() - began));
-  return work(hands, journal, keys, { ...options, waitMs }, worked, writtenAt);
+  return work(hands, journal, keys, { ...told, waitMs }, alarmed ?? (follows ? id : null), writtenAt);
 };
 
 /** @returns the rotation that is an emergency now, or null */
@@ -81,11 +88,11 @@ const begin = async (
   hands: Hands,
   journal: Journal,
   keys: Keys,
-  options: RotateOptions,
+  options: WorkOptions,
 ): Promise<string | null> => {
   const { alarm } = options;
   if (alarm === undefined) {
-    if (journal.state().claim !== null) await awaitFree(hands, journal, options.waitMs);
+    if (journal.state().claim !== null) await awaitFree(hands, journal, lockWaitOf(options));
     await prepare(hands, journal, keys);
     return null;
   }
@@ -120,9 +127,12 @@ const justOver = (hands: Hands, s: AppState, alarm: Alarm): string | null => {
   return r.id;
 };
 
-const loopOptions = (hands: Hands, journal: Journal, options: RotateOptions) => ({
+const lockWaitOf = ({ alarm, follows, waitMs }: WorkOptions): number =>
+  alarm === undefined && follows !== true ? waitMs : Number.POSITIVE_INFINITY;
+
+const loopOptions = (hands: Hands, journal: Journal, options: WorkOptions) => ({
   confirm: options.confirm,
-  lockWaitMs: options.alarm === undefined ? options.waitMs : Number.POSITIVE_INFINITY,
+  lockWaitMs: lockWaitOf(options),
   acceptApp: options.acceptApp,
   parting: () => waitingNews(hands, journal),
 });
@@ -135,7 +145,7 @@ export const work = async (
   hands: Hands,
   journal: Journal,
   keys: Keys,
-  options: RotateOptions,
+  options: WorkOptions,
   mine: string | null = null,
   writtenAt = 0,
 ): Promise<Rotated> => {
@@ -144,16 +154,17 @@ export const work = async (
   const fresh = freshKeyPatience(hands);
   let worked = mine;
   let first = true;
-  let { confirm, restarted } = options;
+  let { confirm, restarted, follows = false } = options;
   for (;;) {
     if (worked === null || isOpen(journal.state()))
       await openRotation(hands, journal, first ? options : { ...options, drop: [] });
     first = false;
     const open = isOpen(journal.state()) ? (journal.state().rotation?.id ?? null) : null;
     worked ??= open;
-    if (restarted) await recordRestart(hands, journal, writtenAt);
+    // Whoever waits beside this one may act on it first.
+    if (restarted) follows = await recordRestart(hands, journal, writtenAt);
     restarted = false;
-    const loop = { ...loopOptions(hands, journal, options), confirm };
+    const loop = { ...loopOptions(hands, journal, { ...options, follows }), confirm };
     for (const [fp, end] of await runLoop(hands, journal, keys, loop)) ends.set(fp, end);
     // While it waits a probe, which writes nothing, comes before the next triads.
     confirm = false;
@@ -200,26 +211,6 @@ const watchLedger = async (hands: Hands, journal: Journal, ms: number): Promise<
   }
 };
 
-/** How long to wait before a key that IMKIT does not accept yet is asked about again; null = that is no use (any more). */
-const freshKeyPatience = (hands: Hands): ((s: AppState, phase: Phase) => number | null) => {
-  let spent = 0;
-  let wait = FRESH_KEY_FIRST_MS;
-  return (s, phase) => {
-    const r = s.rotation;
-    if (phase !== "failed" || r === null || r.newFp === null || r.verified?.ok !== false) return null;
-    if (r.wroteAt > 0 && !isFresh(s, r.newFp)) return null;
-    if (failureOf(r)?.code !== "KEY_REJECTED" || spent >= FRESH_KEY_MS) return null;
-    const now = wait;
-    spent += now;
-    wait *= 2;
-    hands.tell({
-      kind: "note",
-      text: `IMKIT rejects the new key so far; it is asked again in ${now / 1000} s.`,
-    });
-    return now;
-  };
-};
-
 /** Whoever stops looking writes down until when he saw a leaked key work. */
 const sayStillAccepted = async (journal: Journal, keys: Keys): Promise<void> => {
   const s = journal.state();
@@ -247,28 +238,6 @@ const sayStillAccepted = async (journal: Journal, keys: Keys): Promise<void> => 
   });
   if (events.length > 0) await journal.record(events);
 };
-
-/** Only what was missing can have been restarted: before every store holds the new key a restart proves nothing. */
-const recordRestart = (hands: Hands, journal: Journal, writtenAt: number): Promise<void> =>
-  settle(journal, () => {
-    const s = journal.state();
-    const r = s.rotation;
-    if (r === null || !isOpen(s) || phaseOf(s) !== "waiting-restart") {
-      hands.tell({
-        kind: "note",
-        text: "--restarted: no restart is being waited for, so nothing was recorded.",
-      });
-      return [];
-    }
-    if (r.wroteAt !== writtenAt) {
-      const text =
-        "--restarted: a store was written meanwhile, so nothing was recorded. Restart once more, then say so.";
-      hands.tell({ kind: "note", text });
-      return [];
-    }
-    const left = [...r.rollouts.values()].filter((w) => w.type === "manual" && w.state === "pending");
-    return [{ type: "restarted", rotation: r.id, targets: left.map((w) => w.name) }];
-  });
 
 const WAITING_FOR: Partial<
   Record<Phase, LedgerEvent & { type: "waiting" } extends { for: infer F } ? F : never>

@@ -175,6 +175,55 @@ describe("a restart", () => {
   });
 });
 
+describe("a restart that is said beside another process", () => {
+  const restart = (w: Story): void => {
+    for (const each of w.workloads.values()) w.restart(each);
+  };
+
+  test("is recorded also while that one holds the claim, and both end as the rotation does", async () => {
+    await tell({ workloads: [workload("manual")] }, async (w) => {
+      await w.stage(w.key());
+      await w.rotate();
+      w.imkit.revoke(firstKey(w));
+      const confirming = w.confirm();
+      await w.sleep(6_000);
+      expect(w.state().claim).not.toBeNull();
+      restart(w);
+      const { says, state } = await w.rotate({ restarted: true });
+      expect([says, state.rotation?.ended]).toEqual(["idle", "done"]);
+      expect(w.events("restarted")).toHaveLength(1);
+      expect((await confirming).says).toBe("rejected");
+    });
+  });
+
+  test("by one that waits: whoever of them goes on, no one is locked out", async () => {
+    for (let pauseAt = 1; pauseAt < 16; pauseAt++) {
+      await tell({ workloads: [workload("manual")] }, async (w) => {
+        await w.rotate({ alarm });
+        w.imkit.revoke(firstKey(w));
+        await w.stage(w.key());
+        const waiting = w.rotate({ waitMs: 3_600_000 });
+        await w.sleep(20_000);
+        expect(w.state().rotation?.waitingFor).toBe("restart");
+        restart(w);
+        expect((await w.rotate({ restarted: true }, { pauseAt, pauseMs: 1_000 })).says).toBe("idle");
+        expect((await waiting).state.rotation?.ended).toBe("done");
+      });
+    }
+  });
+
+  test("too early, it is still the other one's turn", async () => {
+    await tell({ workloads: [workload("manual")], stores: stores("a", "b") }, async (w) => {
+      await w.stage(w.key());
+      const running = w.rotate();
+      while (w.events("claimed").length === 0) await w.sleep(10);
+      expect((await w.rotate({ restarted: true })).says).toBe("LOCKED");
+      expect(w.events("restarted")).toEqual([]);
+      expect((await running).says).toBe("waiting-restart");
+    });
+  });
+});
+
 describe("a leak", () => {
   test("called out while a rotation closes: the key that is in use now is kept until it is proved dead", async () => {
     let met = 0;

@@ -491,7 +491,7 @@ export const BUGS: readonly Bug[] = [
   rare(
     bug(
       "a restart is believed after another write",
-      "flow/rotate.ts",
+      "flow/restart.ts",
       `if (r.wroteAt !== writtenAt) {`,
       `if (r.wroteAt < 0) {`,
     ),
