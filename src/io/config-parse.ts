@@ -88,29 +88,17 @@ const tooDeep = (tokens: readonly unknown[]): number | null => {
 const isToken = (value: unknown): value is Token => typeof value === "object" && value !== null;
 
 /** The library's own words quote the text, so only its code is used. */
-const wordsFor = (code: string): string => {
-  switch (code) {
-    case "DUPLICATE_KEY":
-      return "this key stands here twice";
-    case "TAB_AS_INDENT":
-      return "tabs may not indent YAML; use spaces";
-    case "BAD_ALIAS":
-      return "this alias names no anchor above it";
-    case "TAG_RESOLVE_FAILED":
-      return "tags (!…) are not used in this file";
-    case "BAD_DIRECTIVE":
-      return "directives (%…) are not used in this file";
-    case "MULTIPLE_DOCS":
-      return "the file must be one YAML document";
-    case "NON_STRING_KEY":
-      return "a key must be plain text";
-    case "BAD_INDENT":
-      return "is not indented as its neighbours are";
-    case "MISSING_CHAR":
-      return "a bracket, quote, comma, colon or space is missing here";
-    default:
-      return "is not valid YAML";
-  }
+const wordsFor = (code: string): string => WORDS[code] ?? "is not valid YAML";
+const WORDS: Readonly<Record<string, string>> = {
+  DUPLICATE_KEY: "this key stands here twice",
+  TAB_AS_INDENT: "tabs may not indent YAML; use spaces",
+  BAD_ALIAS: "this alias names no anchor above it",
+  TAG_RESOLVE_FAILED: "tags (!…) are not used in this file",
+  BAD_DIRECTIVE: "directives (%…) are not used in this file",
+  MULTIPLE_DOCS: "the file must be one YAML document",
+  NON_STRING_KEY: "a key must be plain text",
+  BAD_INDENT: "is not indented as its neighbours are",
+  MISSING_CHAR: "a bracket, quote, comma, colon or space is missing here",
 };
 
 const resolveValues = (document: Document, place: (offset: number) => string): Source => {
@@ -163,7 +151,8 @@ const resolveValues = (document: Document, place: (offset: number) => string): S
   };
 };
 
-const idOf = (path: Path): string => JSON.stringify(path);
+/** A path as the key of a map. */
+export const idOf = (path: Path): string => JSON.stringify(path);
 
 const startOf = (node: unknown): number | undefined =>
   isScalar(node) || isMap(node) || isSeq(node) ? node.range?.[0] : undefined;

@@ -1,7 +1,8 @@
 import * as z from "zod/mini";
 
-const told = <S extends z.ZodMiniType>(schema: S, words: string): S => schema.check(z.describe(words));
-const text = z.string().check(z.minLength(1, "must not be empty"));
+/** What an editor shows when one points at the key. */
+export const told = <S extends z.ZodMiniType>(schema: S, words: string): S => schema.check(z.describe(words));
+export const text = z.string().check(z.minLength(1, "must not be empty"));
 
 /**
  * Where ledger or escrow is. The namespace is wanted with `type: kubernetes`, and what names a cluster does not go with `file`:

@@ -1,6 +1,6 @@
 import * as z from "zod/mini";
 import { parseDuration } from "../core/policy.ts";
-import { room } from "./config-room.ts";
+import { room, text, told } from "./config-room.ts";
 import { serveShape } from "./config-serve.ts";
 import { checkBaseUrl } from "./imkit-address.ts";
 import { isTimezone } from "./timezone.ts";
@@ -37,9 +37,6 @@ export const NAME_WORDS = "must be 1 to 32 of a-z, 0-9 and -, with a letter or d
 export const SECRET_INLINE =
   "must be { valueFrom: { env | file | credential } }; a secret written here is exposed and must be replaced";
 
-/** What an editor shows when one points at the key. */
-const told = <S extends z.ZodMiniType>(schema: S, words: string): S => schema.check(z.describe(words));
-
 const name = told(z.string().check(z.regex(NAME, NAME_WORDS)), "Its name in commands, ledger and reports.");
 
 const durationWords = "must be a duration: an integer and ms, s, m, h or d, such as 90d";
@@ -70,8 +67,6 @@ const remindBefore = told(
   z.array(duration).check(z.maxLength(20, "must have at most 20 entries")),
   "How long before the due instant to remind, each once.",
 );
-
-const text = z.string().check(z.minLength(1, "must not be empty"));
 
 /** A secret is never in the config, only where to find it. */
 export const valueFrom = told(

@@ -3,7 +3,7 @@ import { RotatorError } from "../core/errors.ts";
 import { parseDuration } from "../core/policy.ts";
 import { checkApp, checkWhole } from "./config-check.ts";
 import { configPath, defaultStateDir, type Env } from "./config-find.ts";
-import { type Path, parseConfigText, type Source } from "./config-parse.ts";
+import { idOf, type Path, parseConfigText, type Source } from "./config-parse.ts";
 import { droppedKeys, type Issue, problem, problemLines, valueAt } from "./config-problems.ts";
 import { configInvalid, readConfigText } from "./config-read.ts";
 import { type Cluster, clusterOf } from "./config-room.ts";
@@ -155,7 +155,8 @@ const readTarget = async (
   const type = valueAt(raw, ["type"]);
   if (typeof raw !== "object" || raw === null || typeof type !== "string" || type === "") return null;
   const half = HALVES[group];
-  const schema = await schemaFor(providers, half, type, dir);
+  // What a failed load says may quote the config, so it is dropped.
+  const schema = await providers.schemaOf(half, type, dir).catch(() => null);
   if (schema === null) {
     const hint = didYouMean(type, providers.kindsOf?.(half) ?? []);
     const why = `is not a known kind of ${half}, nor a module that can be loaded${hint}`;
@@ -175,26 +176,10 @@ const readTarget = async (
   return { lines, settings: result.issues === undefined ? result.value : null };
 };
 
-/** What a failed load says may quote the config, so it is dropped. */
-const schemaFor = async (
-  providers: Providers,
-  half: "store" | "rollout",
-  type: string,
-  dir: string,
-): Promise<Schema | null> => {
-  try {
-    return await providers.schemaOf(half, type, dir);
-  } catch {
-    return null;
-  }
-};
-
 const namesAt = (source: Source, path: Path): readonly string[] => {
   const found = valueAt(source.value, path);
   return typeof found === "object" && found !== null ? Object.keys(found) : [];
 };
-
-const idOf = (path: Path): string => JSON.stringify(path);
 
 const assemble = (
   source: Source,

@@ -3,6 +3,7 @@ import { readFileSync, readlinkSync } from "node:fs";
 import { hostname } from "node:os";
 import type { ProcessClaim } from "../core/events.ts";
 import type { Host } from "../ports.ts";
+import { errnoOf } from "./disk.ts";
 
 /** Stands for what this system does not tell. Never equal to anything, itself included. */
 export const UNKNOWN = "unknown";
@@ -60,7 +61,7 @@ const isAbsent = (system: HostSystem, pid: number): boolean => {
     system.poke(pid);
     return false;
   } catch (error) {
-    return codeOf(error) === "ESRCH";
+    return errnoOf(error) === "ESRCH";
   }
 };
 
@@ -79,7 +80,7 @@ const statOf = async ({ read }: HostSystem, pid: number): Promise<Stat | "absent
     if (!/^[A-Za-z]$/.test(state) || !/^\d+$/.test(startTime)) return null;
     return { startTime, isDead: /^[ZXx]$/.test(state) && Number(threads) <= 1 };
   } catch (error) {
-    return codeOf(error) === "ENOENT" || codeOf(error) === "ESRCH" ? "absent" : null;
+    return ["ENOENT", "ESRCH"].includes(errnoOf(error)) ? "absent" : null;
   }
 };
 
@@ -105,9 +106,6 @@ const fact = async (answer: Promise<string>): Promise<string> => {
   );
   return /^[\x21-\x7e]{1,128}$/.test(text) ? text : UNKNOWN;
 };
-
-const codeOf = (error: unknown): string =>
-  error instanceof Error && "code" in error ? String(error.code) : "";
 
 /** The global `process`: an import of `node:process` opens its standard streams and costs milliseconds. */
 const thisSystem: HostSystem = {

@@ -2,8 +2,9 @@ import { setTimeout as pause } from "node:timers/promises";
 import { kubectl, type KubePlace, kubePlace, mayI } from "../../../providers/kubernetes-rights.ts";
 import { isAbsent, type Kube, kubeProblem, openKube } from "../../../providers/kubernetes.ts";
 import { brokenLedger } from "../../core/contradiction.ts";
-import { ProviderError, RotatorError } from "../../core/errors.ts";
+import { ProviderError, RETRYABLE, RotatorError } from "../../core/errors.ts";
 import type { Check, Ledger } from "../../ports.ts";
+import { systemClock } from "../clock.ts";
 import { type Found, foundIn, isTaken, keepsBytes, made } from "./kubernetes-entry.ts";
 
 export type KubernetesLedgerOptions = KubePlace & {
@@ -27,7 +28,7 @@ const CALL_LIMIT_MS = 8_000;
 const TOTAL_MS = 20_000;
 const WAITS_MS = [100, 400, 1_600, 3_000, 3_000, 3_000] as const;
 const WINDOW = 16;
-const monotonicMs = (): number => Number(process.hrtime.bigint()) / 1e6;
+const STATE = "What the entries before it began is looked at again by the next run.";
 
 export const openRoom = ({ tools, ...options }: KubernetesLedgerOptions): Room => ({
   ...options,
@@ -47,17 +48,16 @@ export const entryName = (app: string, generation: number, seq: number): string 
 
 /** One request, repeated while the API server has a bad moment and a repeat takes no second effect. @throws ProviderError */
 const patiently = async <T>(room: Room, work: (signal: AbortSignal) => Promise<T>): Promise<T> => {
-  const end = monotonicMs() + TOTAL_MS;
+  const end = systemClock.monotonic() + TOTAL_MS;
   for (let tries = 0; ; tries++) {
     try {
       return await work(AbortSignal.timeout(CALL_LIMIT_MS));
     } catch (error) {
       const wait = WAITS_MS[tries];
       const passes =
-        error instanceof ProviderError &&
-        ["THROTTLED", "UNAVAILABLE", "TIMEOUT", "CONFLICT"].includes(error.code);
+        error instanceof ProviderError && (RETRYABLE.has(error.code) || error.code === "CONFLICT");
       const ms = passes ? Math.max(wait ?? 0, error.retryAfterMs ?? 0) : 0;
-      if (!passes || wait === undefined || monotonicMs() + ms > end) throw error;
+      if (!passes || wait === undefined || systemClock.monotonic() + ms > end) throw error;
       await room.pause(ms);
     }
   }
@@ -202,7 +202,7 @@ export const told = async <T>(room: Room, doing: "read" | "written", work: () =>
     throw new RotatorError("LEDGER_UNWRITABLE", {
       what: `The ledger cannot be ${doing}, so nothing else was done.`,
       why: `${room.where}: ${code}${hint === "" ? "" : `, ${hint}`}.`,
-      state: "What the entries before it began is looked at again by the next run.",
+      state: STATE,
       do: [...fixes(room, code), `imkit-rotator doctor ${room.app}`],
     });
   }
@@ -232,7 +232,7 @@ const fixes = (room: Room, code: string): readonly string[] => {
 const unwritable = (room: Room, why: string): RotatorError =>
   new RotatorError("LEDGER_UNWRITABLE", {
     why,
-    state: "What the entries before it began is looked at again by the next run.",
+    state: STATE,
     do: [`imkit-rotator audit verify ${room.app}`],
   });
 
