@@ -165,7 +165,7 @@ describe("README", () => {
       const schemaOf = async (half: "store" | "rollout", type: string, dir: string) =>
         (await (half === "store" ? loadStoreProvider : loadRolloutProvider)(type, dir)).schema;
       const config = await loadConfig(file, { env: {}, schemaOf });
-      expect(config.apps.get("chat-prod")?.stores.length).toBe(2);
+      expect(config.apps.get("chat-prod")?.stores.length).toBe(5);
     } finally {
       rmSync(folder, { recursive: true, force: true });
     }
