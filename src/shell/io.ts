@@ -110,6 +110,13 @@ export const openIo = (globals: Globals, signal: AbortSignal): Io => {
 export const exitOfSignal = ({ signal }: Pick<Io, "signal">): number =>
   !signal.aborted || signal.reason === "SIGINT" ? 130 : 143;
 
+/** Until somebody asks us to stop. */
+export const aborted = (signal: AbortSignal): Promise<void> =>
+  new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener("abort", () => resolve(), { once: true });
+  });
+
 const MAX_INPUT = 64 * 1024;
 
 /**

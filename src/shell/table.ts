@@ -271,7 +271,7 @@ export const addCommands = (program: Command, run: (job: Job) => void): void => 
       "--write-config <path>": "write a config for that .env",
     },
     examples: ["sandbox", "sandbox --write-dotenv .env \\\n      --write-config imkit-rotator.config.yaml"],
-    act: (flags) => async (io) => (await import("./commands/play.ts")).sandboxCommand(io, flags),
+    act: (flags) => async (io) => (await import("./commands/sandbox.ts")).sandboxCommand(io, flags),
   });
 
   add(program, "demo", {

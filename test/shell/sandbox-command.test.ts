@@ -14,7 +14,7 @@ import { parseEnv } from "node:util";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { parse } from "yaml";
 import { RotatorError } from "../../src/core/errors.ts";
-import { runSandbox, type SandboxCommandOptions } from "../../src/shell/commands/sandbox.ts";
+import { sandboxCommand, type SandboxFlags } from "../../src/shell/commands/sandbox.ts";
 
 let folder = "";
 beforeEach(() => {
@@ -25,25 +25,26 @@ afterEach(() => rmSync(folder, { recursive: true, force: true }));
 type Run = { readonly code: number; readonly out: string; readonly err: string };
 /** Runs the command, does `during` while it is up, then stops it. */
 const run = async (
-  options: SandboxCommandOptions,
+  options: SandboxFlags & { readonly json?: boolean },
   during: (out: string) => Promise<void> = async () => undefined,
   signal: "SIGINT" | "SIGTERM" = "SIGTERM",
 ): Promise<Run> => {
   let out = "";
   let err = "";
-  let stop: (signal: "SIGINT" | "SIGTERM") => void = () => undefined;
-  const stopped = new Promise<"SIGINT" | "SIGTERM">((resolve) => (stop = resolve));
+  const stop = new AbortController();
   const { promise: up, resolve: started } = Promise.withResolvers<void>();
-  const print = (text: string): void => {
-    out += text;
+  const print = (line: string): void => {
+    out += `${line}\n`;
     started();
   };
-  const code = runSandbox(options, { out: print, err: (text) => (err += text), stopped });
+  const say = (line: string): void => void (err += `${line}\n`);
+  const { json = false, ...flags } = options;
+  const code = sandboxCommand({ out: print, say, json, signal: stop.signal }, flags);
   await Promise.race([up, code]);
-  await during(out).finally(() => stop(signal));
+  await during(out).finally(() => stop.abort(signal));
   return { code: await code, out, err };
 };
-const refusal = async (options: SandboxCommandOptions): Promise<RotatorError> => {
+const refusal = async (options: SandboxFlags & { readonly json?: boolean }): Promise<RotatorError> => {
   const error: unknown = await run(options).then(
     () => null,
     (thrown: unknown) => thrown,
@@ -75,7 +76,7 @@ describe("imkit-rotator sandbox", () => {
 
   it("writes a private .env that works and a config for it, and prints no key", async () => {
     const [envFile, configFile] = [join(folder, "my .env"), join(folder, "c.yaml")];
-    const { out, err } = await run({ envFile, configFile }, async (text) => {
+    const { out, err } = await run({ writeDotenv: envFile, writeConfig: configFile }, async (text) => {
       const env = parseEnv(readFileSync(envFile, "utf8"));
       const base = env["IMKIT_BASE_URL"] ?? "";
       expect(text).toContain(base);
@@ -99,7 +100,7 @@ describe("imkit-rotator sandbox", () => {
   it("adds to an .env that has no such key, and keeps the rest", async () => {
     const envFile = join(folder, ".env");
     writeFileSync(envFile, "# mine\nPORT=80", { mode: 0o644 });
-    await run({ envFile });
+    await run({ writeDotenv: envFile });
     const text = readFileSync(envFile, "utf8");
     expect(text).toMatch(/^# mine\nPORT=80\nIMKIT_API_KEY=\S{60}\nIMKIT_BASE_URL=http:\S+\n$/);
     expect(statSync(envFile).mode & 0o777).toBe(0o600);
@@ -114,7 +115,7 @@ describe("imkit-rotator sandbox", () => {
   ])("leaves %j alone", async (text) => {
     const [envFile, configFile] = [join(folder, ".env"), join(folder, "c.yaml")];
     writeFileSync(envFile, text);
-    expect((await refusal({ envFile, configFile })).exit).toBe(2);
+    expect((await refusal({ writeDotenv: envFile, writeConfig: configFile })).exit).toBe(2);
     expect(readFileSync(envFile, "utf8")).toBe(text);
     expect(readdirSync(folder)).toEqual([".env"]);
   });
@@ -122,17 +123,17 @@ describe("imkit-rotator sandbox", () => {
   it("overwrites no config and follows no link", async () => {
     const [envFile, configFile] = [join(folder, ".env"), join(folder, "c.yaml")];
     writeFileSync(configFile, "mine");
-    expect((await refusal({ envFile, configFile })).exit).toBe(2);
+    expect((await refusal({ writeDotenv: envFile, writeConfig: configFile })).exit).toBe(2);
     expect(readFileSync(configFile, "utf8")).toBe("mine");
     expect(readdirSync(folder)).toEqual(["c.yaml"]);
     symlinkSync(join(folder, "elsewhere"), envFile);
-    expect((await refusal({ envFile })).exit).toBe(2);
+    expect((await refusal({ writeDotenv: envFile })).exit).toBe(2);
     mkdirSync(join(folder, "dir"));
-    expect((await refusal({ envFile: join(folder, "dir") })).exit).toBe(2);
+    expect((await refusal({ writeDotenv: join(folder, "dir") })).exit).toBe(2);
     expect(readdirSync(folder).toSorted()).toEqual([".env", "c.yaml", "dir"]);
   });
 
-  const wrong: readonly SandboxCommandOptions[] = [
+  const wrong: readonly SandboxFlags[] = [
     { port: "http" },
     { port: "70000" },
     { mode: "both" },
@@ -140,7 +141,7 @@ describe("imkit-rotator sandbox", () => {
     { revocationLag: "5" },
     { activationLag: "1.5s" },
     { limit: "0" },
-    { configFile: "c.yaml" },
+    { writeConfig: "c.yaml" },
   ];
   it.each(wrong)("refuses %j", async (options) => {
     expect((await refusal(options)).code).toBe("USAGE");

@@ -13,26 +13,20 @@ import {
 import { dirname, join, resolve } from "node:path";
 import { RotatorError } from "../../core/errors.ts";
 import { parseDuration } from "../../core/policy.ts";
+import { aborted, exitOfSignal, type Io } from "../io.ts";
+import { shellWord } from "../myself.ts";
 import { type Sandbox, startSandbox } from "../sandbox/server.ts";
 
 /** The command line's options as they come. */
-export type SandboxCommandOptions = {
+export type SandboxFlags = {
   readonly port?: string;
   readonly mode?: string;
   readonly errorShape?: string;
   readonly revocationLag?: string;
   readonly activationLag?: string;
   readonly limit?: string;
-  readonly envFile?: string;
-  readonly configFile?: string;
-  readonly json?: boolean;
-};
-
-export type SandboxCommandIo = {
-  readonly out: (text: string) => void;
-  readonly err: (text: string) => void;
-  /** Resolves with the signal that ends the sandbox. */
-  readonly stopped: Promise<"SIGINT" | "SIGTERM">;
+  readonly writeDotenv?: string;
+  readonly writeConfig?: string;
 };
 
 const usage = (what: string, why = ""): RotatorError =>
@@ -67,9 +61,6 @@ const choice = <T extends string>(
   if (found === undefined) throw usage(`${name} must be one of ${allowed.join(", ")}.`);
   return found;
 };
-
-const shellWord = (text: string): string =>
-  /^[\w./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 
 const errno = (error: unknown): string =>
   error instanceof Error && "code" in error ? String(error.code) : "";
@@ -154,16 +145,16 @@ const writeFiles = (sandbox: Sandbox, envFile: string | null, configFile: string
   }
 };
 
-const start = async (options: SandboxCommandOptions): Promise<Sandbox> => {
+const start = async (flags: SandboxFlags): Promise<Sandbox> => {
   const settings = {
-    port: wholeNumber("--port", options.port, 0, 0, 65_535),
-    mode: choice("--mode", options.mode, ["overlap", "replace"]),
-    errorShape: choice("--error-shape", options.errorShape, ["flat", "envelope", "mixed"]),
-    revocationLagMs: duration("--revocation-lag", options.revocationLag),
-    activationLagMs: duration("--activation-lag", options.activationLag),
-    limit: wholeNumber("--limit", options.limit, 1000, 1, 1_000_000),
+    port: wholeNumber("--port", flags.port, 0, 0, 65_535),
+    mode: choice("--mode", flags.mode, ["overlap", "replace"]),
+    errorShape: choice("--error-shape", flags.errorShape, ["flat", "envelope", "mixed"]),
+    revocationLagMs: duration("--revocation-lag", flags.revocationLag),
+    activationLagMs: duration("--activation-lag", flags.activationLag),
+    limit: wholeNumber("--limit", flags.limit, 1000, 1, 1_000_000),
   };
-  if (options.configFile !== undefined && options.envFile === undefined)
+  if (flags.writeConfig !== undefined && flags.writeDotenv === undefined)
     throw usage("--write-config needs --write-dotenv.");
   try {
     return await startSandbox(settings);
@@ -177,26 +168,30 @@ const start = async (options: SandboxCommandOptions): Promise<Sandbox> => {
  * @returns the exit code: 130 or 143
  * @throws RotatorError USAGE
  */
-export const runSandbox = async (options: SandboxCommandOptions, io: SandboxCommandIo): Promise<number> => {
-  const sandbox = await start(options);
+export const sandboxCommand = async (
+  io: Pick<Io, "out" | "say" | "json" | "signal">,
+  flags: SandboxFlags,
+): Promise<number> => {
+  const sandbox = await start(flags);
   try {
-    const envFile = options.envFile === undefined ? null : resolve(options.envFile);
-    const configFile = options.configFile === undefined ? null : resolve(options.configFile);
+    const envFile = flags.writeDotenv === undefined ? null : resolve(flags.writeDotenv);
+    const configFile = flags.writeConfig === undefined ? null : resolve(flags.writeConfig);
     writeFiles(sandbox, envFile, configFile);
-    if (options.json === true) {
-      io.out(`${JSON.stringify({ url: sandbox.url, dashboard: sandbox.dashboard, envFile, configFile })}\n`);
+    const { app, url, dashboard } = sandbox;
+    if (io.json) {
+      io.out(JSON.stringify({ url, dashboard, envFile, configFile }));
     } else {
-      const lines = [`Base URL   ${sandbox.url}`, `Dashboard  ${sandbox.dashboard}`];
-      if (envFile !== null) lines.push(`Env file   ${envFile}`);
-      if (configFile !== null) lines.push(`Config     ${configFile}`);
-      io.out(`${lines.join("\n")}\n`);
-      const next =
-        configFile === null
-          ? ""
-          : `Next: issue a key in the Dashboard, then  imkit-rotator -c ${shellWord(configFile)} stage ${sandbox.app}\n`;
-      io.err(`A stand-in for IMKIT, on this computer only. Ctrl-C ends it, and its keys with it.\n${next}`);
+      const files = [
+        ...(envFile === null ? [] : [`Env file   ${envFile}`]),
+        ...(configFile === null ? [] : [`Config     ${configFile}`]),
+      ];
+      io.out([`Base URL   ${url}`, `Dashboard  ${dashboard}`, ...files].join("\n"));
+      io.say("A stand-in for IMKIT, on this computer only. Ctrl-C ends it, and its keys with it.");
+      const stage = `imkit-rotator -c ${shellWord(configFile ?? "")} stage ${app}`;
+      if (configFile !== null) io.say(`Next: issue a key in the Dashboard, then  ${stage}`);
     }
-    return (await io.stopped) === "SIGINT" ? 130 : 143;
+    await aborted(io.signal);
+    return exitOfSignal(io);
   } finally {
     await sandbox.close();
   }

@@ -8,7 +8,7 @@ import { openLog } from "../daemon/log.ts";
 import { openMetrics } from "../daemon/metrics.ts";
 import { type Daemon, passOver } from "../daemon/pass.ts";
 import { startTimer } from "../daemon/timer.ts";
-import { exitOfSignal, type Globals, type Io } from "../io.ts";
+import { aborted, exitOfSignal, type Globals, type Io } from "../io.ts";
 import { VERSION } from "../version.ts";
 import { readConfig } from "../wire.ts";
 
@@ -78,12 +78,6 @@ export const serveCommand = async (io: Io, globals: Globals): Promise<number> =>
   log.info("stopped", {});
   return exitOfSignal(io);
 };
-
-const aborted = (signal: AbortSignal): Promise<void> =>
-  new Promise((resolve) => {
-    if (signal.aborted) resolve();
-    else signal.addEventListener("abort", () => resolve(), { once: true });
-  });
 
 /** null = it cannot be read now, which is a change too. */
 const digestOf = async (path: string): Promise<string | null> => {

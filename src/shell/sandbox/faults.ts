@@ -5,43 +5,6 @@ import type { KeyRef } from "./state.ts";
 /** The calls of the admin API that the sandbox knows. */
 export type Route = "connection-count" | "stats" | "clients";
 
-/** What goes wrong: each one is something that a real network or server does. */
-export type FaultKind =
-  /** The connection is cut without an answer. */
-  | "down"
-  /** The answer comes `ms` late. */
-  | "slow"
-  /** A proxy's HTML page, 502. */
-  | "html"
-  /** A login page, 200. */
-  | "html-200"
-  | "429"
-  | "403"
-  | "500"
-  | "redirect"
-  /** MISSING_API_KEY although the header was sent. */
-  | "missing"
-  /** 401 INVALID_API_KEY beside RC 0 and a result. */
-  | "contradiction"
-  /** 401 with a code that nobody knows. */
-  | "odd-401"
-  /** 200 to every key: a wrong base URL that checks nothing. */
-  | "accept-all"
-  /** 401 INVALID_API_KEY to every key. */
-  | "reject-all"
-  /** 200 with RC 1. */
-  | "rc"
-  /** 200, RC 0, count of the wrong type. */
-  | "wrong-type"
-  /** 200, RC 0, no result. */
-  | "no-result"
-  /** JSON cut in the middle, connection kept to its end. */
-  | "truncated"
-  /** Content-Encoding: gzip. */
-  | "encoded"
-  /** A body of 1 MiB. */
-  | "huge";
-
 export type Fault = {
   readonly kind: FaultKind;
   /** How many requests it hits; default 1, may be Infinity. */
@@ -85,11 +48,56 @@ export const createFaults = (idOf: (ref: KeyRef) => number | null): Faults => {
   };
 };
 
-const HTML = "<!doctype html><title>Sign in</title><h1>Bad Gateway</h1>";
-
 const sendHtml = (response: ServerResponse, status: number): void => {
-  response.writeHead(status, { "content-type": "text/html; charset=utf-8" }).end(HTML);
+  const page = "<!doctype html><title>Sign in</title><h1>Bad Gateway</h1>";
+  response.writeHead(status, { "content-type": "text/html; charset=utf-8" }).end(page);
 };
+
+type Played = {
+  readonly fault: Fault;
+  readonly response: ServerResponse;
+  readonly sendError: SendError;
+  /** What would have been answered. */
+  readonly good: { readonly RC: number; readonly RM: string; readonly result: unknown };
+};
+
+/** What goes wrong: each one is something that a real network or server does. null = the right answer, `ms` late. */
+const FAULTS = {
+  /** The connection is cut without an answer. */
+  down: ({ response }) => void response.req.socket.destroy(),
+  slow: null,
+  /** A proxy's page, 502. */
+  html: ({ response }) => sendHtml(response, 502),
+  /** A login page. */
+  "html-200": ({ response }) => sendHtml(response, 200),
+  "429": ({ response, sendError, fault }) =>
+    sendError(response, "RATE_LIMIT_EXCEEDED", fault.retryAfter ?? 60),
+  "403": ({ response, sendError }) => sendError(response, "INSUFFICIENT_PERMISSIONS"),
+  "500": ({ response, sendError }) => sendError(response, "INTERNAL"),
+  redirect: ({ response }) => void response.writeHead(302, { location: "/dashboard" }).end(),
+  /** Although the header was sent. */
+  missing: ({ response, sendError }) => sendError(response, "MISSING_API_KEY"),
+  /** 401 beside RC 0 and a result. */
+  contradiction: ({ response, good }) =>
+    sendJson(response, 401, { ...good, error: "INVALID_API_KEY", message: "Contradiction" }),
+  /** 401 with a code that nobody knows. */
+  "odd-401": ({ response }) =>
+    sendJson(response, 401, { error: "SESSION_EXPIRED", message: "Sign in again" }),
+  /** 200 to every key: a wrong base URL that checks nothing. */
+  "accept-all": ({ response, good }) => sendJson(response, 200, good),
+  "reject-all": ({ response, sendError }) => sendError(response, "INVALID_API_KEY"),
+  rc: ({ response, good }) => sendJson(response, 200, { ...good, RC: 1, RM: "Failed" }),
+  "wrong-type": ({ response, good }) => sendJson(response, 200, { ...good, result: { count: "128" } }),
+  "no-result": ({ response }) => sendJson(response, 200, { RC: 0, RM: "OK" }),
+  /** JSON cut in the middle, connection kept to its end. */
+  truncated: ({ response }) =>
+    void response.writeHead(200, { "content-type": "application/json" }).end('{"RC":0,"RM":"OK","resu'),
+  encoded: ({ response, good }) => sendJson(response, 200, good, { "content-encoding": "gzip" }),
+  /** A body of 1 MiB. */
+  huge: ({ response, good }) => sendJson(response, 200, { ...good, pad: "x".repeat(1024 * 1024) }),
+} as const satisfies Readonly<Record<string, ((played: Played) => void) | null>>;
+
+export type FaultKind = keyof typeof FAULTS;
 
 /** Answers with the fault. false: the request is to be answered as if nothing had happened (`slow`). */
 export const playFault = (
@@ -98,61 +106,7 @@ export const playFault = (
   sendError: SendError,
   result: unknown,
 ): boolean => {
-  const good = { RC: 0, RM: "OK", result };
-  switch (fault.kind) {
-    case "slow":
-      return false;
-    case "down":
-      response.req.socket.destroy();
-      return true;
-    case "html":
-    case "html-200":
-      sendHtml(response, fault.kind === "html" ? 502 : 200);
-      return true;
-    case "429":
-      sendError(response, "RATE_LIMIT_EXCEEDED", fault.retryAfter ?? 60);
-      return true;
-    case "403":
-      sendError(response, "INSUFFICIENT_PERMISSIONS");
-      return true;
-    case "500":
-      sendError(response, "INTERNAL");
-      return true;
-    case "redirect":
-      response.writeHead(302, { location: "/dashboard" }).end();
-      return true;
-    case "missing":
-      sendError(response, "MISSING_API_KEY");
-      return true;
-    case "contradiction":
-      sendJson(response, 401, { ...good, error: "INVALID_API_KEY", message: "Contradiction" });
-      return true;
-    case "odd-401":
-      sendJson(response, 401, { error: "SESSION_EXPIRED", message: "Sign in again" });
-      return true;
-    case "accept-all":
-      sendJson(response, 200, good);
-      return true;
-    case "reject-all":
-      sendError(response, "INVALID_API_KEY");
-      return true;
-    case "rc":
-      sendJson(response, 200, { ...good, RC: 1, RM: "Failed" });
-      return true;
-    case "wrong-type":
-      sendJson(response, 200, { ...good, result: { count: "128" } });
-      return true;
-    case "no-result":
-      sendJson(response, 200, { RC: 0, RM: "OK" });
-      return true;
-    case "truncated":
-      response.writeHead(200, { "content-type": "application/json" }).end('{"RC":0,"RM":"OK","resu');
-      return true;
-    case "encoded":
-      sendJson(response, 200, good, { "content-encoding": "gzip" });
-      return true;
-    case "huge":
-      sendJson(response, 200, { ...good, pad: "x".repeat(1024 * 1024) });
-      return true;
-  }
+  const play = FAULTS[fault.kind];
+  play?.({ fault, response, sendError, good: { RC: 0, RM: "OK", result } });
+  return play !== null;
 };

@@ -59,19 +59,22 @@ export type Sandbox = {
  * Starts a stand-in for IMKIT on 127.0.0.1: admin API and Dashboard.
  * @throws the error of listen(2), e.g. EADDRINUSE
  */
-export const startSandbox = async (options: SandboxOptions = {}): Promise<Sandbox> => {
-  const app = options.app ?? "demo";
-  const now = options.now ?? Date.now;
-  const mode = options.mode ?? "overlap";
-  const state = createState({
-    mode,
-    revocationLagMs: options.revocationLagMs ?? 0,
-    activationLagMs: options.activationLagMs ?? 0,
-    limit: options.limit ?? 1000,
-    now,
-  });
+export const startSandbox = async ({
+  app = "demo",
+  port: wanted = 0,
+  mode = "overlap",
+  errorShape = "flat",
+  invalidCode = "INVALID_API_KEY",
+  revocationLagMs = 0,
+  activationLagMs = 0,
+  limit = 1000,
+  retryAfterHeader = false,
+  clientKey = makeClientKey(),
+  now = Date.now,
+}: SandboxOptions = {}): Promise<Sandbox> => {
+  const state = createState({ mode, revocationLagMs, activationLagMs, limit, now });
   const faults = createFaults((ref) => state.find(ref)?.id ?? null);
-  const sendError = errorSender(options.errorShape ?? "flat", options.retryAfterHeader ?? false);
+  const sendError = errorSender(errorShape, retryAfterHeader);
   const entries: LogEntry[] = [];
   const log = (entry: Omit<LogEntry, "at">): void => {
     entries.push({ at: now(), ...entry });
@@ -90,16 +93,7 @@ export const startSandbox = async (options: SandboxOptions = {}): Promise<Sandbo
       late.add(wake);
     });
 
-  const admin = createAdmin({
-    state,
-    faults,
-    sendError,
-    invalidCode: options.invalidCode ?? "INVALID_API_KEY",
-    clientKey: options.clientKey ?? makeClientKey(),
-    now,
-    sleep,
-    log,
-  });
+  const admin = createAdmin({ state, faults, sendError, invalidCode, clientKey, now, sleep, log });
   const dashboard = createDashboard({ app, state, replaces: mode === "replace", now, log });
 
   let hosts: ReadonlySet<string> = new Set();
@@ -124,7 +118,7 @@ export const startSandbox = async (options: SandboxOptions = {}): Promise<Sandbo
   });
   server.headersTimeout = 10_000;
   server.requestTimeout = 15_000;
-  server.listen(options.port ?? 0, "127.0.0.1");
+  server.listen(wanted, "127.0.0.1");
   await once(server, "listening");
 
   const address = server.address();
