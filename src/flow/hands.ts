@@ -12,8 +12,12 @@ export type App = {
   readonly rotateEveryMs: number | null;
 };
 
-/** What the flow tells while it works: each durable ledger event, and remarks that are in no ledger. */
+/**
+ * What the flow tells while it works: each durable ledger event, those that another process wrote since this one began to follow the ledger
+ * (`heard`; two that follow it tell both), and remarks that are in no ledger.
+ */
 export type Told =
+  | { readonly kind: "heard"; readonly event: LedgerEvent; readonly seq: number; readonly id: string }
   | { readonly kind: "event"; readonly event: LedgerEvent; readonly seq: number; readonly id: string }
   | { readonly kind: "note"; readonly text: string };
 

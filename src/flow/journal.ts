@@ -62,6 +62,7 @@ export const openJournal = async (hands: Hands): Promise<Journal> => {
   let claimedByUs = false;
   let lost = false;
   let isSuccessor = false;
+  let isFollowing = false;
   const overruled = new Set<string>();
 
   const take = (entry: Entry): void => {
@@ -82,6 +83,9 @@ export const openJournal = async (hands: Hands): Promise<Journal> => {
       if (event.type === "adopted") for (const quote of event.overrules ?? []) overruled.add(quote);
     });
   };
+
+  const tellAll = (kind: "event" | "heard", { seq, events }: Entry): void =>
+    events.forEach((event, index) => hands.tell({ kind, event, seq, id: `${seq}.${index}` }));
 
   // One at a time: a read that overlapped an append, or another read, would see the same entries twice.
   let turn: Promise<unknown> = Promise.resolve();
@@ -108,13 +112,15 @@ export const openJournal = async (hands: Hands): Promise<Journal> => {
         const seq = head === null ? 0 : head.seq + 1;
         throw brokenLedger(hands.app.name, `Entry ${seq} of ${ledger.where}: ${followed.problem}.`);
       }
+      const { entry } = followed;
+      const { seq } = entry;
       try {
-        take(followed.entry);
+        take(entry);
       } catch {
         // Sound by its hash, but no rotator of ours wrote it: it lacks what its type needs.
-        const { seq } = followed.entry;
         throw brokenLedger(hands.app.name, `Entry ${seq} of ${ledger.where} makes no sense.`);
       }
+      if (isFollowing && entry.inst !== inst) tellAll("heard", entry);
     }
   };
 
@@ -164,9 +170,7 @@ export const openJournal = async (hands: Hands): Promise<Journal> => {
         w.resolve({ seq, first });
         first += w.events.length;
       }
-      entry.events.forEach((event, index) =>
-        hands.tell({ kind: "event", event, seq, id: `${seq}.${index}` }),
-      );
+      tellAll("event", entry);
     } catch (error) {
       // After a failed append nobody knows what is on the disk: this process writes and does nothing more.
       poisoned = asError(error);
@@ -199,6 +203,7 @@ export const openJournal = async (hands: Hands): Promise<Journal> => {
     });
 
   await refresh();
+  isFollowing = true;
   return {
     state: () => state,
     head: () => head,

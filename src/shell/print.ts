@@ -117,6 +117,7 @@ export const shownEvent = (event: LedgerEvent): Record<string, unknown> => {
  */
 export const teller = (io: Io, app: string, ndjson: boolean): ((told: Told) => void) => {
   const targets = new Map<string, string>();
+  const heard = new Set<string>();
   const out = (line: unknown): void => {
     if (ndjson && io.json) io.out(JSON.stringify(line));
   };
@@ -124,6 +125,13 @@ export const teller = (io: Io, app: string, ndjson: boolean): ((told: Told) => v
     if (told.kind === "note") {
       io.say(`  ${paint(io, "yellow", "!")} ${told.text}`);
       out({ type: "note", app, text: told.text });
+      return;
+    }
+    if (told.kind === "heard") {
+      if (told.event.type !== "emergency-requested" || heard.has(told.id)) return;
+      heard.add(told.id);
+      out({ type: "event", app, seq: told.seq, event: shownEvent(told.event), foreign: true });
+      io.say(`  ${lineOf(told.event, io, targets) ?? ""}, said by another process`);
       return;
     }
     out({ type: "event", app, seq: told.seq, event: shownEvent(told.event) });

@@ -28,13 +28,14 @@ export type Talk = {
  * for while the rotation goes on watching.
  */
 export const waitingTalk = (io: Io, wired: Wired, asks: boolean): Talk => {
-  let said: Phase | null = null;
+  let said = "";
   let entered = false;
   const question = askForKey(io, wired);
 
   const say = (phase: Phase, state: AppState): void => {
-    if (said === phase) return;
-    said = phase;
+    const turn = turnOf(phase, state);
+    if (said === turn) return;
+    said = turn;
     io.say(paint(io, "bold", `■ Your turn: ${wired.name} is ${phase}. Ctrl-C is safe: nothing is lost.`));
     printNext(io, stepsOf(wired, state, phase), io.say);
     if (asks && phase === "waiting-restart") io.say("  Or press Enter here when all was restarted.");
@@ -61,6 +62,12 @@ export const waitingTalk = (io: Io, wired: Wired, asks: boolean): Talk => {
     },
     close: question.close,
   };
+};
+
+/** What is to be done changes with the phase, and when somebody calls out a leak or says another order. */
+const turnOf = (phase: Phase, { rotation }: AppState): string => {
+  const alarm = rotation?.emergency ?? null;
+  return [phase, alarm?.order ?? "", ...(alarm?.leaked ?? [])].join(" ");
 };
 
 /** The hidden question beside a running rotation. What it stages is seen by the rotation in the ledger, as any other `stage` is. */
