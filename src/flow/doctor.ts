@@ -1,16 +1,14 @@
 import { brokenLedger } from "../core/contradiction.ts";
 import { RotatorError } from "../core/errors.ts";
-import { isOpen, wanted } from "../core/state.ts";
-import { controlRejects } from "../core/verdict.ts";
-import { Secret, showFp } from "../core/secret.ts";
+import { isOpen } from "../core/state.ts";
+import { showFp } from "../core/secret.ts";
 import type { Check, Stored } from "../ports.ts";
 import { escrowChecks } from "./doctor-escrow.ts";
+import { imkitChecks } from "./doctor-imkit.ts";
 import type { Hands } from "./hands.ts";
 import { type Journal, openJournal } from "./journal.ts";
-import { openKeys } from "./keys.ts";
 import { lostLedger } from "./open.ts";
 import { asProviderError } from "./pass.ts";
-import { probeKey } from "./probing.ts";
 import { isOurs, witnessProblem } from "./push.ts";
 
 export type Finding = {
@@ -137,7 +135,10 @@ const ledgerAndKeys = async (hands: Hands): Promise<readonly Finding[]> => {
     const escrow = (await escrowChecks(hands, journal)).map((c) =>
       finding(hands, c.id, c.status, c.message, c.fix),
     );
-    return [ledger, ...(await roomChecks(hands)), ...escrow, ...(await imkit(hands, journal))];
+    const imkit = (await imkitChecks(hands, journal)).map((c) =>
+      finding(hands, c.id, c.status, c.message, c.fix),
+    );
+    return [ledger, ...(await roomChecks(hands)), ...escrow, ...imkit];
   } catch (error) {
     if (!(error instanceof RotatorError)) throw error;
     const fix = error.do.find((line) => line.endsWith("--new-ledger")) ?? error.do[0];
@@ -154,41 +155,4 @@ const roomChecks = async (hands: Hands): Promise<readonly Finding[]> => {
     return checks.map((c) => finding(hands, `${room}.${c.id}`, c.status, c.message, c.fix));
   });
   return (await Promise.all(found)).flat();
-};
-
-const imkit = async (
-  hands: Hands,
-  journal: Awaited<ReturnType<typeof openJournal>>,
-): Promise<readonly Finding[]> => {
-  const s = journal.state();
-  const fp = wanted(s);
-  const key = fp === null ? null : await openKeys(hands, journal).find(fp);
-  const shape = Buffer.from(Buffer.from(hands.entropy(32)).toString("base64")).toString("base64");
-  const control = await probeKey(hands, (key ?? new Secret(shape)).lookalike(hands.entropy), hands.signal);
-  const checksKeys = controlRejects(control);
-  const findings = [
-    checksKeys
-      ? finding(hands, "imkit.control", "ok", "IMKIT answers and rejects a made-up key.")
-      : finding(
-          hands,
-          "imkit.control",
-          "fail",
-          control.verdict === "accepted"
-            ? "The base URL accepts a made-up key, so it proves nothing about any key."
-            : `IMKIT gave no clear answer: ${control.why}.`,
-          "Check baseUrl in the config, and the network from this host",
-        ),
-  ];
-  if (key === null) return findings;
-  const probe = await probeKey(hands, key, hands.signal);
-  const state = probe.verdict === "accepted" ? "ok" : probe.verdict === "rejected" ? "fail" : "unproved";
-  return [
-    ...findings,
-    finding(
-      hands,
-      "imkit.key",
-      state,
-      `The current key is ${probe.verdict}${probe.why ? `: ${probe.why}` : ""}.`,
-    ),
-  ];
 };

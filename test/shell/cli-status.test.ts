@@ -240,6 +240,48 @@ describe.concurrent("doctor", () => {
   });
 });
 
+describe.concurrent("doctor and old keys", () => {
+  const oldKeys = async (w: World) => {
+    const { code, stdout } = await w.run(["doctor", "demo", "--json"]);
+    const checks = lastJson(stdout)["checks"] as { id: string }[];
+    return { code, found: checks.filter((c) => c.id === "imkit.old-key") };
+  };
+  const fix = expect.stringContaining("imkit-rotator confirm-revoked demo");
+
+  it("IMKIT gives no clear answer on one: a warning with what to do", async () => {
+    const w = await world();
+    await stage(w, w.sandbox.issue());
+    await w.run(["rotate", "demo"]);
+    expect(await oldKeys(w)).toEqual({ code: 0, found: [] });
+    w.sandbox.fault({ kind: "html", key: 1, count: Number.POSITIVE_INFINITY });
+    const { code, found } = await oldKeys(w);
+    expect(code).toBe(0);
+    const message = expect.stringMatching(
+      /^IMKIT gives no clear answer on the old key [0-9a-f]{8}: HTTP 502.*may still work/,
+    );
+    expect(found).toMatchObject([{ status: "warn", message, fix }]);
+    expect((await w.run(["doctor", "demo"])).stdout).toMatch(
+      /! demo {2}IMKIT gives no clear answer on the old key/,
+    );
+  });
+
+  it("it gave none when it was last asked: the same, with what it says now", async () => {
+    const w = await world();
+    const key = w.sandbox.issue();
+    const over = w.sandbox.fault({ kind: "500", key: 2, count: Number.POSITIVE_INFINITY });
+    await stage(w, key);
+    await w.run(["stage", "demo", "--discard"]);
+    over();
+    const accepted = expect.stringMatching(/^IMKIT accepts the old key [0-9a-f]{8} \(discarded\)/);
+    expect((await oldKeys(w)).found).toMatchObject([{ status: "warn", message: accepted, fix }]);
+    w.sandbox.revoke(2);
+    const rejected = expect.stringMatching(
+      /^IMKIT rejects the old key [0-9a-f]{8} \(discarded\).*not proved/,
+    );
+    expect((await oldKeys(w)).found).toMatchObject([{ status: "warn", message: rejected, fix }]);
+  });
+});
+
 describe.concurrent("doctor and a lost escrow", () => {
   it("names the key that the rotation needs and nobody holds", async () => {
     const w = await world();
