@@ -3,7 +3,7 @@ import { dirname, join, relative } from "node:path";
 import { RotatorError } from "../../core/errors.ts";
 import { type Act, type Order, tellLeak } from "../demo/leak.ts";
 import { openPlace } from "../demo/place.ts";
-import { openScreen, type Screen } from "../demo/screen.ts";
+import { openScreen, type Screen, seconds } from "../demo/screen.ts";
 import { tellStory } from "../demo/story.ts";
 import type { Io } from "../io.ts";
 import { selfCommand, shellWord } from "../myself.ts";
@@ -17,12 +17,9 @@ const LEAK_INTRO = `A pretend IMKIT, and a chat service that sends it 20 request
 Key leaks into its log. The same emergency, in both orders. Nothing leaves this
 computer, no key of yours is used, and no key is printed.
 `;
-const ACTS: readonly { readonly order: Order; readonly title: string }[] = [
-  {
-    order: "revoke-first",
-    title: "Revoke first, as IMKIT says: the leak ends at once, and the service fails",
-  },
-  { order: "replace-first", title: "Replace first: nothing fails, and the leak stays open longer" },
+const ACTS: readonly (readonly [Order, title: string])[] = [
+  ["revoke-first", "Revoke first, as IMKIT says: the leak ends at once, and the service fails"],
+  ["replace-first", "Replace first: nothing fails, and the leak stays open longer"],
 ];
 
 type Next = { readonly text: string; readonly command: string };
@@ -60,7 +57,7 @@ export const runDemo = async (io: Io, isLeak = false): Promise<number> => {
     throw error;
   }
   const ms = Math.round(performance.now() - started);
-  screen.say(`\nDone in ${(ms / 1000).toFixed(1)} s. Nothing is left behind.\n`);
+  screen.say(`\nDone in ${seconds(ms)}. Nothing is left behind.\n`);
   const next = isLeak ? [...LEAK_NEXT, ...page(io)] : NEXT;
   sayNext(io, screen, next);
   if (io.json) {
@@ -83,7 +80,7 @@ const story = async (io: Io, screen: Screen): Promise<object> => {
 /** Each act has an IMKIT, a service and a ledger of its own. */
 const leaks = async (io: Io, screen: Screen): Promise<{ readonly acts: readonly Act[] }> => {
   const acts: Act[] = [];
-  for (const { order, title } of ACTS) {
+  for (const [order, title] of ACTS) {
     screen.say(paint(io, "bold", `${acts.length === 0 ? "" : "\n"}${title}`));
     const place = await openPlace(io.env, io.signal, selfCommand(), true);
     try {
@@ -105,8 +102,6 @@ const leaks = async (io: Io, screen: Screen): Promise<{ readonly acts: readonly 
   }
   return { acts };
 };
-
-const seconds = (ms: number): string => `${(ms / 1000).toFixed(1)} s`;
 
 /** The page that tells a person what to do, where it came with the program. */
 const page = (io: Io): readonly Next[] => {

@@ -11,6 +11,21 @@ export const expectCode = ({ code, last }: Answer, name: string, wanted: number)
   must(code === wanted, `${name} ended with exit ${code} and not ${wanted}${said}.`);
 };
 
+/** Runs the program, which must end with `wanted`. @throws RotatorError INTERNAL, INTERRUPTED */
+export const ran = async (
+  { program }: Place,
+  args: readonly string[],
+  { wanted = 0, stdin }: { readonly wanted?: number; readonly stdin?: string } = {},
+): Promise<Answer> => {
+  const answer = await program.run(args, stdin);
+  expectCode(answer, args.slice(0, args.indexOf(APP)).join(" "), wanted);
+  return answer;
+};
+
+/** Whether one of the keys, or a piece of one, stands in `text`. */
+export const showsAny = (text: string, keys: readonly string[]): boolean =>
+  keys.some((key) => shows(text, key));
+
 export const states = (targets: unknown): string =>
   Array.isArray(targets) ? targets.map((t: { readonly state: string }) => t.state).join() : "";
 

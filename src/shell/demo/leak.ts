@@ -4,12 +4,12 @@ import { openEntry } from "../../core/chain.ts";
 import { blackoutOf, exposureOf } from "../../core/exposure.ts";
 import { type AppState, EMPTY, evolve } from "../../core/state.ts";
 import { parseObject } from "../sandbox/answers.ts";
-import { expectCode, ledgerFiles, shows, states, until } from "./checks.ts";
+import { expectCode, ledgerFiles, ran, shows, showsAny, states, until } from "./checks.ts";
 import { findKeyIn, KEY_FORM, readServiceLog } from "./log.ts";
 import { person as personAt } from "./person.ts";
 import { APP, type Place, PROBES, RATE } from "./place.ts";
 import type { Answer } from "./program.ts";
-import { must, type Screen, wrong } from "./screen.ts";
+import { must, type Screen, seconds, wrong } from "./screen.ts";
 
 export type Order = "revoke-first" | "replace-first";
 
@@ -31,7 +31,6 @@ export type Act = {
 
 /** What a restart command may take to say that it is done, after the last request of the old process. */
 const REPORT_MS = 1_000;
-const seconds = (ms: number): string => `${(ms / 1000).toFixed(1)} s`;
 const figureOf = ({ atLeastMs, atMostMs, reallyMs }: Measured): string =>
   `${seconds(atLeastMs)} to ${seconds(atMostMs)}; really ${seconds(reallyMs)}`;
 
@@ -55,11 +54,11 @@ export const tellLeak = async (
   const log = () => readServiceLog(place.logFile);
   const quiet = (): void => {
     const printed = program.printed();
-    must(![leakedKey, newKey].some((key) => shows(printed, key)), "A key stands in what was printed.");
+    must(!showsAny(printed, [leakedKey, newKey]), "A key stands in what was printed.");
   };
 
   await step("A chat service runs on the key in its .env", async () => {
-    expectCode(await program.run(["adopt", APP]), "adopt", 0);
+    await ran(place, ["adopt", APP]);
     const salt = (await program.run(["audit", "list", APP])).lines[0]?.["salt"];
     service = await place.startService(String(salt));
     await until(() => sandbox.stats(leakedKey).ok >= RATE, signal);
@@ -70,8 +69,7 @@ export const tellLeak = async (
   await step("A debug line put a key into its log: by its fingerprint, this one", async () => {
     const there = findKeyIn(place.logFile);
     if (there === null) throw wrong("There is no key in the log.");
-    const asked = await program.run(["fingerprint", APP], there.word);
-    expectCode(asked, "fingerprint", 0);
+    const asked = await ran(place, ["fingerprint", APP], { stdin: there.word });
     must(asked.last["fingerprint"] === fps.leaked, "What was found is another key.");
     Object.assign(found, { line: there.line, ts: there.ts });
     // Else the next key stands there too.
@@ -90,8 +88,7 @@ export const tellLeak = async (
   const stage = (text: string, mode: string): Promise<void> =>
     step(text, async () => {
       newKey = await person.issue();
-      const staged = await program.run(["stage", APP, "--from-stdin"], newKey);
-      expectCode(staged, "stage", 0);
+      const staged = await ran(place, ["stage", APP, "--from-stdin"], { stdin: newKey });
       must(staged.last["verdict"] === "accepted", "IMKIT did not accept the new key.");
       must(staged.last["mode"] === mode, `The mode is ${String(staged.last["mode"])}, not ${mode}.`);
       fps.new = String(staged.last["fingerprint"]);
@@ -146,15 +143,13 @@ export const tellLeak = async (
 
   const replaceFirst = async (): Promise<number> => {
     await step("The alarm: the rotator asks for a new key first", async () => {
-      const asked = await program.run(alarm);
-      expectCode(asked, "rotate", 3);
+      const asked = await ran(place, alarm, { wanted: 3 });
       must(asked.last["status"] === "waiting", "The rotator does not wait for a key.");
       return { figure: "exposed", command: alarmText("") };
     });
     await stage("A new key is issued in the Dashboard, and given in", "overlap");
     await step("Both work: .env written, service restarted; it asks to revoke", async () => {
-      const written = await program.run(["rotate", APP]);
-      expectCode(written, "rotate", 3);
+      const written = await ran(place, ["rotate", APP], { wanted: 3 });
       isWritten(written);
       must(log().failed === 0, `${log().failed} requests failed, where none should.`);
       return { figure: `${log().failed} failed`, command: `imkit-rotator rotate ${APP}` };
@@ -162,7 +157,7 @@ export const tellLeak = async (
     let probes = 0;
     await step("The person revokes the leaked key; it is proved dead", async () => {
       must(await person.revokeOldest(), "The Dashboard did not revoke the leaked key.");
-      expectCode(await program.run(["confirm-revoked", APP]), "confirm-revoked", 0);
+      await ran(place, ["confirm-revoked", APP]);
       probes = await isDead();
       return { figure: `${probes} of ${PROBES} probes`, command: `imkit-rotator confirm-revoked ${APP}` };
     });
@@ -242,7 +237,7 @@ const isReported = (place: Place, exposure: Measured, blackout: Measured): void 
   };
   must(same("exposure", exposure) && same("blackout", blackout), "The incident report has other figures.");
   const keys = [place.sandbox.firstKey(), ...keyIn(place.envFile)];
-  must(!keys.some((key) => shows(`${markdown}${json}`, key)), "A key stands in the incident report.");
+  must(!showsAny(`${markdown}${json}`, keys), "A key stands in the incident report.");
 };
 
 const keyIn = (file: string): readonly string[] =>
@@ -253,18 +248,16 @@ const isBetween = (what: string, { atLeastMs, atMostMs, reallyMs }: Measured): v
   must(atLeastMs <= reallyMs && reallyMs <= atMostMs, `${bounds}, and was ${seconds(reallyMs)}.`);
 };
 
+const revokedAt = ({ sandbox }: Place): number => sandbox.keys()[0]?.revokedAt ?? Number.NaN;
+
 /** From the line in the log to the moment at which the sandbox revoked the key. */
 const exposedFor = (place: Place, since: string): Measured => {
   const said = exposureOf(stateOf(place));
   if (said === null || said.atMostMs === null)
     throw wrong("The rotator cannot say how long the key was exposed.");
   must(said.fromKnown && said.from === since, "The exposure is counted from another time than was said.");
-  const revokedAt = place.sandbox.keys()[0]?.revokedAt ?? Number.NaN;
-  const measured = {
-    atLeastMs: said.atLeastMs,
-    atMostMs: said.atMostMs,
-    reallyMs: revokedAt - Date.parse(since),
-  };
+  const { atLeastMs, atMostMs } = said;
+  const measured = { atLeastMs, atMostMs, reallyMs: revokedAt(place) - Date.parse(since) };
   isBetween("The exposure", measured);
   return measured;
 };
@@ -275,12 +268,9 @@ const downFor = (place: Place, order: Order): Measured => {
   if (said === null || said.atMostMs === null)
     throw wrong("The rotator cannot say how long the service was down.");
   const { failed, lastFailed } = readServiceLog(place.logFile);
-  const revokedAt = place.sandbox.keys()[0]?.revokedAt ?? Number.NaN;
-  const measured = {
-    atLeastMs: said.atLeastMs,
-    atMostMs: said.atMostMs,
-    reallyMs: lastFailed === null ? 0 : lastFailed - revokedAt,
-  };
+  const { atLeastMs, atMostMs } = said;
+  const reallyMs = lastFailed === null ? 0 : lastFailed - revokedAt(place);
+  const measured = { atLeastMs, atMostMs, reallyMs };
   if (order === "replace-first") {
     must(failed === 0, `${failed} requests failed, where none should.`);
     const isNone = said.state === "none" && said.atMostMs === 0;

@@ -20,6 +20,9 @@ export type Screen = {
 
 const WIDTH = 79;
 
+/** Milliseconds as people read them. */
+export const seconds = (ms: number): string => `${(ms / 1000).toFixed(1)} s`;
+
 /** Stops the demo: something is not as it should be. */
 export const wrong = (why: string): RotatorError => new RotatorError("INTERNAL", { why });
 
