@@ -11,11 +11,17 @@ import { openJournal } from "../flow/journal.ts";
 import type { Predecessor } from "../flow/succeed.ts";
 import type { People } from "../flow/tick.ts";
 import { systemClock } from "../io/clock.ts";
-import { type AppConfig, type Config, findConfig, loadConfig, valueOf } from "../io/config.ts";
+import {
+  type AppConfig,
+  type Config,
+  findConfig,
+  loadConfig,
+  type ValueFrom,
+  valueOf,
+} from "../io/config.ts";
 import { thisHost } from "../io/host.ts";
 import { imkitPlatform } from "../io/imkit.ts";
 import { type LastTick, lastTick } from "../io/last-tick.ts";
-import type { NotifyOptions } from "../io/notify.ts";
 import type { Globals, Io } from "./io.ts";
 import { teller } from "./print.ts";
 import { appDir, openRooms } from "./rooms.ts";
@@ -63,13 +69,9 @@ export { pickApp } from "../io/config-app.ts";
 /** Opens one app's targets and hands. Nothing is read or written yet. `ndjson`: under --json each event is a line on stdout. */
 export const wire = async (io: Io, config: Config, app: AppConfig, ndjson = false): Promise<Wired> => {
   const rooms = await openRooms(io, config, app.name);
-  const tools: Tools = {
-    app: app.name,
-    configDir: config.dir,
-    env: io.env,
-    valueOf: (source) => valueOf(source, { dir: config.dir, env: io.env }),
-    backup: rooms.backup,
-  };
+  const value = (source: ValueFrom) => valueOf(source, { dir: config.dir, env: io.env });
+  const { backup } = rooms;
+  const tools: Tools = { app: app.name, configDir: config.dir, env: io.env, valueOf: value, backup };
   const opened = await openTargets(app, tools);
   const notes: string[] = [];
   const tell = teller(io, app.name, ndjson);
@@ -102,14 +104,13 @@ export const wire = async (io: Io, config: Config, app: AppConfig, ndjson = fals
   const clock = clockIn(app.timezone);
   const people = lazily(async (): Promise<People> => {
     const { remindBeforeMs, revoke, owners } = app;
-    const options: NotifyOptions = {
-      clock: systemClock,
-      valueOf: (source) => valueOf(source, { dir: config.dir, env: io.env }),
-    };
     const notifiers =
       config.notify.length === 0
         ? []
-        : (await import("../io/notify.ts")).openNotifiers(config.notify, options);
+        : (await import("../io/notify.ts")).openNotifiers(config.notify, {
+            clock: systemClock,
+            valueOf: value,
+          });
     const steps: People["steps"] = (state, phase) => nextSteps(app.name, state, phase, clock);
     return { notifiers, owners, remindBeforeMs, escalateAfterMs: revoke.escalateAfterMs, steps };
   });

@@ -29,6 +29,16 @@ const checkPath: Check = (text) => noKey(text) ?? (text.trim() === "" ? "it must
 const checkVariable: Check = (text) =>
   noKey(text) ?? (/^[A-Za-z_]\w{0,127}$/.test(text) ? null : "it must be the name of a variable");
 
+/** What is wanted to know, in the order of the command line. */
+const FIELDS = {
+  app: { flag: "--app", check: checkApp },
+  baseUrl: { flag: "--base-url", check: checkUrl },
+  dotenv: { flag: "--dotenv", check: checkPath },
+  variable: { flag: "--variable", check: checkVariable },
+} as const satisfies Partial<Record<keyof InitFlags, { readonly flag: string; readonly check: Check }>>;
+type Field = keyof typeof FIELDS;
+const NAMES = Object.keys(FIELDS) as readonly Field[];
+
 /** `your-app` of `https://your-app.imkit.io`; for other hosts the folder's name. */
 const nameFrom = (baseUrl: string | null, cwd: string): string => {
   const host = baseUrl !== null && URL.canParse(baseUrl) ? new URL(baseUrl).hostname : "";
@@ -48,20 +58,12 @@ const portable = (path: string, io: Io, folder: string): string => {
   return near.startsWith("..") || isAbsolute(near) ? file : near;
 };
 
-const given = (flag: string, text: string, check: Check): string => {
-  const why = check(text);
+/** @param by where it was given, to a person @throws RotatorError USAGE when it cannot be taken */
+const given = (field: Field, text: string, by: string = FIELDS[field].flag): string => {
+  const why = FIELDS[field].check(text);
   if (why !== null)
-    throw new RotatorError("USAGE", { what: `${flag}: ${why}.`, do: ["imkit-rotator init --help"] });
+    throw new RotatorError("USAGE", { what: `${by}: ${why}.`, do: ["imkit-rotator init --help"] });
   return text;
-};
-
-const ask = async (io: Io, message: string, initial: string, check: Check): Promise<string> => {
-  for (;;) {
-    const text = (await askText(message, initial)).trim();
-    const why = check(text);
-    if (why === null) return text;
-    io.warn(`  ! ${why.charAt(0).toUpperCase()}${why.slice(1)}.`);
-  }
 };
 
 type Found = {
@@ -101,16 +103,13 @@ export const answersOf = async (io: Io, flags: InitFlags, folder: string): Promi
 const take = (io: Io, flags: InitFlags, found: Found): Omit<Answers, "timezone"> => {
   const derived = flags.yes === true;
   const { app: name, baseUrl: url, dotenv: file, variable } = flags;
-  if (name !== undefined) given("--app", name, checkApp);
-  if (url !== undefined) given("--base-url", url, checkUrl);
-  if (file !== undefined) given("--dotenv", file, checkPath);
-  if (variable !== undefined) given("--variable", variable, checkVariable);
+  for (const field of NAMES) if (flags[field] !== undefined) given(field, flags[field]);
   const dotenv = file ?? (derived ? found.dotenv?.path : undefined);
   const baseUrl = url ?? (derived ? (found.baseUrl ?? undefined) : undefined);
   const app = name ?? (derived ? nameFrom(baseUrl ?? null, io.cwd) : undefined);
   if (app === undefined || baseUrl === undefined || dotenv === undefined)
     throw missing(flags, found, { app, baseUrl, dotenv });
-  if (url === undefined) given("IMKIT_BASE_URL", baseUrl, checkUrl);
+  if (url === undefined) given("baseUrl", baseUrl, "IMKIT_BASE_URL");
   return { app, baseUrl, dotenv, keyName: variable ?? keyNameIn(flags, found.dotenv) };
 };
 
@@ -128,14 +127,10 @@ const keyNameIn = (flags: InitFlags, file: EnvFile | null): string => {
 /** The same command once more, with what was missing. */
 const initLine = (flags: InitFlags, more: InitFlags): string => {
   const all = { ...flags, ...more };
-  const words = (
-    [
-      ["--app", all.app],
-      ["--base-url", all.baseUrl],
-      ["--dotenv", all.dotenv],
-      ["--variable", all.variable],
-    ] as const
-  ).flatMap(([flag, value]) => (value === undefined ? [] : [flag, shellWord(value)]));
+  const words = NAMES.flatMap((field) => {
+    const value = all[field];
+    return value === undefined ? [] : [FIELDS[field].flag, shellWord(value)];
+  });
   return ["imkit-rotator init", ...(flags.yes ? ["--yes"] : []), ...words].join(" ");
 };
 
@@ -173,30 +168,24 @@ const missing = (flags: InitFlags, found: Found, has: Partly): RotatorError => {
   });
 };
 
+/** What the flags do not say, a person does. */
 const askAll = async (io: Io, flags: InitFlags, found: Found): Promise<Omit<Answers, "timezone">> => {
-  const dotenv =
-    flags.dotenv ??
-    (await ask(
-      io,
-      "Which env file holds the API Key?",
-      found.dotenv?.path ?? found.several[0]?.path ?? ".env",
-      checkPath,
-    ));
-  given("--dotenv", dotenv, checkPath);
+  const ask = async (field: Field, message: string, initial: string): Promise<string> => {
+    const flag = flags[field];
+    if (flag !== undefined) return given(field, flag);
+    for (;;) {
+      const text = (await askText(message, initial)).trim();
+      const why = FIELDS[field].check(text);
+      if (why === null) return text;
+      io.warn(`  ! ${why.charAt(0).toUpperCase()}${why.slice(1)}.`);
+    }
+  };
+  const likely = found.dotenv?.path ?? found.several[0]?.path ?? ".env";
+  const dotenv = await ask("dotenv", "Which env file holds the API Key?", likely);
   const file = readEnvFile(io.cwd, configPath(dotenv, io.cwd, io.env));
-  const keyName =
-    flags.variable ??
-    (await ask(io, "Which variable in it?", file?.keyNames[0] ?? "IMKIT_API_KEY", checkVariable));
-  given("--variable", keyName, checkVariable);
-  const baseUrl =
-    flags.baseUrl ??
-    (await ask(
-      io,
-      "IMKIT base URL of the app?",
-      file?.baseUrl ?? found.baseUrl ?? "https://your-app.imkit.io",
-      checkUrl,
-    ));
-  given("--base-url", baseUrl, checkUrl);
-  const app = flags.app ?? (await ask(io, "A short name for the app?", nameFrom(baseUrl, io.cwd), checkApp));
-  return { app: given("--app", app, checkApp), baseUrl, dotenv, keyName };
+  const keyName = await ask("variable", "Which variable in it?", file?.keyNames[0] ?? "IMKIT_API_KEY");
+  const known = file?.baseUrl ?? found.baseUrl ?? "https://your-app.imkit.io";
+  const baseUrl = await ask("baseUrl", "IMKIT base URL of the app?", known);
+  const app = await ask("app", "A short name for the app?", nameFrom(baseUrl, io.cwd));
+  return { app, baseUrl, dotenv, keyName };
 };
