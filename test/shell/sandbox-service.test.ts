@@ -20,11 +20,12 @@ let folder = "";
 let sandbox: Sandbox;
 let service: Service | null = null;
 const envFile = (): string => join(folder, ".env");
+const socket = (): string => join(folder, "s");
 const write = (key: string): void =>
   writeFileSync(envFile(), `# chat\nIMKIT_API_KEY="${key}"\nIMKIT_BASE_URL=${sandbox.url}\n`);
 const start = async (...args: readonly string[]): Promise<Service> => {
   const command = [process.execPath, "--input-type=module", "-e", START, envFile(), ...args];
-  service = await startService({ command, patienceMs: 8000 });
+  service = await startService({ command, socket: socket() });
   return service;
 };
 
@@ -97,7 +98,7 @@ describe("the supervisor", () => {
     const fresh = sandbox.issue();
     write(fresh);
     expect(running.fingerprint()).toBe(new Secret(sandbox.firstKey()).fingerprint(SALT));
-    expect(await askRestart(running.socket)).toBe(0);
+    expect(await askRestart(socket())).toBe(0);
     expect(running.fingerprint()).toBe(new Secret(fresh).fingerprint(SALT));
     sandbox.revoke(1);
     const before = sandbox.stats(fresh).ok;
@@ -110,19 +111,19 @@ describe("the supervisor", () => {
       crashed: 0,
     });
     expect(sandbox.stats(1).rejected).toBe(0);
-    expect(await askRestart(running.socket)).toBe(1);
+    expect(await askRestart(socket())).toBe(1);
   });
 
   it("two restarts at once are done one after the other", async () => {
     const running = await start();
-    expect(await Promise.all([askRestart(running.socket), askRestart(running.socket)])).toEqual([0, 0]);
+    expect(await Promise.all([askRestart(socket()), askRestart(socket())])).toEqual([0, 0]);
     expect(await running.stop()).toMatchObject({ failed: 0, generations: 3, crashed: 0 });
   });
 
   it("keeps the old one where the new one does not come up", async () => {
     const running = await start();
     writeFileSync(envFile(), "IMKIT_API_KEY=\n");
-    expect(await askRestart(running.socket)).toBe(1);
+    expect(await askRestart(socket())).toBe(1);
     const before = sandbox.stats(1).ok;
     await expect.poll(() => sandbox.stats(1).ok, { timeout: 5000 }).toBeGreaterThan(before + 2);
     expect(await running.stop()).toMatchObject({ failed: 0, generations: 1, crashed: 1 });

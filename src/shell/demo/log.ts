@@ -1,13 +1,10 @@
 import { readFileSync } from "node:fs";
 
-/** What the chat service's own log says; times are epoch ms, null where nothing of the kind stands in it. */
+/** What the chat service's own log says. `lastFailed` is epoch ms. */
 export type ServiceLog = {
   readonly served: number;
   readonly failed: number;
-  readonly firstFailed: number | null;
   readonly lastFailed: number | null;
-  /** The first request that was served after the last failed one. */
-  readonly servedAgain: number | null;
 };
 
 /** A word that has the form of an API Key, and where it stands. */
@@ -30,14 +27,10 @@ export const findKeyIn = (file: string): Found | null => {
 
 export const readServiceLog = (file: string): ServiceLog => {
   const lines = linesOf(file);
-  const served = lines.filter((line) => line.endsWith(" INFO request served")).map(timeOf);
   const failed = lines.filter((line) => line.endsWith(" INFO request failed")).map(timeOf);
-  const last = failed.length === 0 ? null : Math.max(...failed);
   return {
-    served: served.length,
+    served: lines.filter((line) => line.endsWith(" INFO request served")).length,
     failed: failed.length,
-    firstFailed: failed.length === 0 ? null : Math.min(...failed),
-    lastFailed: last,
-    servedAgain: last === null ? null : (served.find((ts) => ts >= last) ?? null),
+    lastFailed: failed.length === 0 ? null : Math.max(...failed),
   };
 };

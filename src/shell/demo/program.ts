@@ -31,10 +31,11 @@ type Options = {
   readonly cwd: string;
   readonly env: Readonly<Record<string, string>>;
   readonly signal: AbortSignal;
-  readonly limitMs?: number;
 };
 
-export const openProgram = ({ command, cwd, env, signal, limitMs = 120_000 }: Options): Program => {
+const LIMIT_MS = 120_000;
+
+export const openProgram = ({ command, cwd, env, signal }: Options): Program => {
   let printed = "";
   const running = new Map<ChildProcess, Promise<number | null>>();
   const run = async (args: readonly string[], stdin = ""): Promise<Answer> => {
@@ -52,7 +53,7 @@ export const openProgram = ({ command, cwd, env, signal, limitMs = 120_000 }: Op
     child.stdin.on("error", () => {});
     child.stdin.end(stdin);
     const stop = (): void => void child.kill("SIGTERM");
-    const limit = setTimeout(() => child.kill("SIGKILL"), limitMs);
+    const limit = setTimeout(() => child.kill("SIGKILL"), LIMIT_MS);
     signal.addEventListener("abort", stop, { once: true });
     const ended = new Promise<number | null>((resolve) => {
       child.on("close", resolve).on("error", () => resolve(null));

@@ -1,9 +1,6 @@
 import { type ChildProcessByStdio, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, rmSync } from "node:fs";
 import { connect, createServer } from "node:net";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { createInterface } from "node:readline";
 import type { Readable, Writable } from "node:stream";
 import { parseObject } from "./answers.ts";
@@ -12,11 +9,12 @@ import type { ServiceLine } from "./chat-service.ts";
 export type ServiceOptions = {
   /** Program and arguments that start one generation, e.g. `[process.execPath, bin, "demo", "--internal-service", envFile]`. */
   readonly command: readonly string[];
-  /** How long a new generation may take to its first served request, and an old one to drain. Default 15,000 ms. */
-  readonly patienceMs?: number;
-  /** Path of the socket for `askRestart`; default in a new folder of its own. About 100 bytes at most. */
-  readonly socket?: string;
+  /** Path of the socket for `askRestart`, in a folder that only this user can enter. About 100 bytes at most. */
+  readonly socket: string;
 };
+
+/** How long a new generation may take to its first served request, and an old one to drain. */
+const PATIENCE_MS = 15_000;
 
 /** Requests of all generations so far. */
 export type Totals = {
@@ -29,8 +27,6 @@ export type Totals = {
 };
 
 export type Service = {
-  /** Unix socket for `askRestart`; unless given, in a folder that only this user can enter. */
-  readonly socket: string;
   readonly totals: () => Totals;
   /** Fingerprint of the key that the serving generation read at its start; null when it got no salt. */
   readonly fingerprint: () => string | null;
@@ -59,13 +55,13 @@ const parseLine = (text: string): ServiceLine | null => {
     : null;
 };
 
-const begin = (command: readonly string[], patienceMs: number): Generation => {
+const begin = (command: readonly string[]): Generation => {
   const [program = "", ...args] = command;
   const child = spawn(program, args, { stdio: ["pipe", "pipe", "ignore"] });
   child.stdin.on("error", () => undefined);
   const { promise: ready, resolve: settle } = Promise.withResolvers<boolean>();
   const { promise: ended, resolve: end } = Promise.withResolvers<void>();
-  const timer = setTimeout(() => settle(false), patienceMs);
+  const timer = setTimeout(() => settle(false), PATIENCE_MS);
   const generation: Generation = {
     child,
     ready: ready.finally(() => clearTimeout(timer)),
@@ -90,7 +86,7 @@ const begin = (command: readonly string[], patienceMs: number): Generation => {
   return generation;
 };
 
-const drain = async (generation: Generation, patienceMs: number): Promise<void> => {
+const drain = async (generation: Generation, patienceMs = PATIENCE_MS): Promise<void> => {
   if (generation.gone) return;
   generation.asked = true;
   generation.child.kill("SIGTERM");
@@ -103,12 +99,11 @@ const drain = async (generation: Generation, patienceMs: number): Promise<void> 
  * Starts the demo's chat service and keeps it serving over restarts. Resolves once it has served a request.
  * @throws Error when the first generation does not come up
  */
-export const startService = async (options: ServiceOptions): Promise<Service> => {
-  const patienceMs = options.patienceMs ?? 15_000;
+export const startService = async ({ command, socket }: ServiceOptions): Promise<Service> => {
   const all: Generation[] = [];
 
   const next = async (): Promise<Generation> => {
-    const generation = begin(options.command, patienceMs);
+    const generation = begin(command);
     all.push(generation);
     if (await generation.ready) return generation;
     await drain(generation, 1000);
@@ -131,14 +126,12 @@ export const startService = async (options: ServiceOptions): Promise<Service> =>
       if (stopped) throw new Error("the chat service is stopped");
       const old = serving;
       serving = await next();
-      await drain(old, patienceMs);
+      await drain(old);
     });
     queue = turn.catch(() => undefined);
     return turn;
   };
 
-  const folder = options.socket === undefined ? mkdtempSync(join(tmpdir(), "imkit-demo-")) : null;
-  const socket = options.socket ?? join(folder ?? "", "s");
   const server = createServer((peer) => {
     peer.on("error", () => undefined);
     peer.once("data", () => {
@@ -148,20 +141,15 @@ export const startService = async (options: ServiceOptions): Promise<Service> =>
       );
     });
   });
-  const removeFolder = (): void => {
-    if (folder !== null) rmSync(folder, { recursive: true, force: true });
-  };
   server.listen(socket);
   try {
     await once(server, "listening");
   } catch (error) {
-    await drain(serving, patienceMs);
-    removeFolder();
+    await drain(serving);
     throw error;
   }
 
   return {
-    socket,
     totals,
     fingerprint: () => serving.last.fp ?? null,
     restart,
@@ -169,10 +157,9 @@ export const startService = async (options: ServiceOptions): Promise<Service> =>
       if (!stopped) {
         stopped = true;
         server.close();
-        queue = queue.then(() => drain(serving, patienceMs));
+        queue = queue.then(() => drain(serving));
       }
       await queue;
-      removeFolder();
       return totals();
     },
   };
@@ -182,11 +169,11 @@ export const startService = async (options: ServiceOptions): Promise<Service> =>
  * Asks the supervisor behind `socket` for a restart and waits for its end: the whole of `imkit-rotator demo --internal-restart <socket>`.
  * @returns the exit code: 0 restarted, 1 not
  */
-export const askRestart = (socket: string, patienceMs = 40_000): Promise<0 | 1> =>
+export const askRestart = (socket: string): Promise<0 | 1> =>
   new Promise((resolve) => {
     let answer = "";
     const peer = connect(socket, () => peer.write("restart\n"));
-    peer.setTimeout(patienceMs, () => peer.destroy());
+    peer.setTimeout(40_000, () => peer.destroy());
     peer.on("data", (chunk) => {
       answer += chunk.toString();
     });
