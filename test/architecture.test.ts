@@ -10,7 +10,7 @@ const ROOMS: readonly { readonly room: RegExp; readonly may: readonly RegExp[] }
   {
     // docs/adr/0013: the client of the API server is one, and it stands with the providers.
     room: /^src\/io\/(ledger|escrow)\/kubernetes[\w-]*\.ts$/,
-    may: [/^src\/(core|io)\//, /^src\/ports\.ts$/, /^node:/, /^providers\/kubernetes(-rights)?\.ts$/],
+    may: [/^src\/(core|io)\//, /^src\/ports\.ts$/, /^node:/, /^providers\/(kit|kubernetes(-rights)?)\.ts$/],
   },
   {
     room: /^src\/io\//,

@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
 import { setTimeout as pause } from "node:timers/promises";
+import { check } from "../../../providers/kit.ts";
 import { kubectl, type KubePlace, kubePlace, mayI } from "../../../providers/kubernetes-rights.ts";
 import { field, isAbsent, kubeProblem, openKube } from "../../../providers/kubernetes.ts";
 import { ProviderError, RETRYABLE, RotatorError } from "../../core/errors.ts";
@@ -155,28 +156,18 @@ export const kubernetesEscrow = (options: KubernetesEscrowOptions): Escrow => {
       const target = { group: "", resource: "secrets", namespace, name };
       try {
         const rights = await Promise.all(
-          ["get", "patch"].map(async (verb) => await mayI({ ...options, kube }, { ...target, verb }, both)),
+          ["get", "patch"].map((verb) => mayI({ ...options, kube }, { ...target, verb }, both)),
         );
         if (rights.some(({ status }) => status === "fail")) return rights;
         const held = await fetched(both);
-        return [
-          ...rights,
-          held === null ? absentCheck(missing()) : secretCheck(held, `${namespace}/${name}`),
-          sealCheck(identity),
-        ];
+        if (held !== null) return [...rights, secretCheck(held, `${namespace}/${name}`), sealCheck(identity)];
+        const { why, do: ways } = missing();
+        return [...rights, check.fail("secret", why, ways[0], "NOT_FOUND"), sealCheck(identity)];
       } catch (error) {
         if (!(error instanceof ProviderError))
-          return [{ id: "api-server", status: "unproved", message: "the API server cannot be asked" }];
+          return [check.unproved("api-server", "the API server cannot be asked")];
         const { code, hint } = error;
-        return [
-          {
-            id: "api-server",
-            status: "fail",
-            message: `${where}: ${hint}`,
-            fix: FIXES[code] ?? "Mend what is named.",
-            code,
-          },
-        ];
+        return [check.fail("api-server", `${where}: ${hint}`, FIXES[code] ?? "Mend what is named.", code)];
       }
     },
   };
@@ -214,35 +205,19 @@ const unpacked = (bytes: Buffer, place: string): Secret => {
   return new Secret(key);
 };
 
-const absentCheck = (error: RotatorError): Check => ({
-  id: "secret",
-  status: "fail",
-  message: error.why,
-  fix: error.do[0] ?? "",
-  code: "NOT_FOUND",
-});
-
 const secretCheck = ({ immutable }: Held, place: string): Check =>
   immutable
-    ? {
-        id: "secret",
-        status: "fail",
-        message: `${place} is immutable`,
-        fix: "Make it anew, without immutable.",
-        code: "IMMUTABLE",
-      }
-    : { id: "secret", status: "ok", message: `${place} is there and may be changed` };
+    ? check.fail("secret", `${place} is immutable`, "Make it anew, without immutable.", "IMMUTABLE")
+    : check.ok("secret", `${place} is there and may be changed`);
 
 const sealCheck = (identity: IdentitySource | null): Check =>
   identity === null
-    ? {
-        id: "sealed",
-        status: "warn",
-        message:
-          "keys of an open rotation rest as any Secret of the cluster does: whoever may read Secrets there reads them",
-        fix: "Set escrow.identity to an age identity, and turn on encryption at rest in the cluster.",
-      }
-    : { id: "sealed", status: "ok", message: "keys are sealed with escrow.identity" };
+    ? check.warn(
+        "sealed",
+        "keys of an open rotation rest as any Secret of the cluster does: whoever may read Secrets there reads them",
+        "Set escrow.identity to an age identity, and turn on encryption at rest in the cluster.",
+      )
+    : check.ok("sealed", "keys are sealed with escrow.identity");
 
 const FIXES: Readonly<Record<string, string>> = {
   AUTHN: "Log in again, or renew the token that the kubeconfig names.",

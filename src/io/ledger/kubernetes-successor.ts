@@ -76,7 +76,7 @@ const remainsOf = async (
   const seqs: number[] = [];
   for (let seq = 0, last = -1; seq - last <= REACH; ) {
     const names = Array.from({ length: 16 }, (_, index) => entryName(room.app, generation, seq + index));
-    const found = await Promise.all(names.map(async (name) => await fetchEntry(room, name)));
+    const found = await Promise.all(names.map((name) => fetchEntry(room, name)));
     for (const [index, one] of found.entries()) {
       if (one.state === "absent") continue;
       last = seq + index;

@@ -1,4 +1,5 @@
 import { setTimeout as pause } from "node:timers/promises";
+import { check } from "../../../providers/kit.ts";
 import { kubectl, type KubePlace, kubePlace, mayI } from "../../../providers/kubernetes-rights.ts";
 import { isAbsent, type Kube, kubeProblem, openKube } from "../../../providers/kubernetes.ts";
 import { brokenLedger } from "../../core/contradiction.ts";
@@ -117,7 +118,7 @@ const readFrom = async (room: Room, generation: number, fromSeq: number): Promis
   let width = fromSeq === 0 ? WINDOW / 2 : 1;
   for (let seq = fromSeq; ; width = Math.min(WINDOW, width * 2)) {
     const names = Array.from({ length: width }, (_, index) => entryName(room.app, generation, seq + index));
-    const found = await Promise.all(names.map(async (name) => await fetchEntry(room, name)));
+    const found = await Promise.all(names.map((name) => fetchEntry(room, name)));
     const end = found.findIndex(({ state }) => state === "absent");
     for (const [index, one] of (end === -1 ? found : found.slice(0, end)).entries()) {
       if (one.state === "read") lines.push(one.bytes);
@@ -241,9 +242,7 @@ const checkLedger = async (room: Room, signal: AbortSignal): Promise<readonly Ch
   const both = AbortSignal.any([signal, AbortSignal.timeout(TOTAL_MS)]);
   const target = { group: "", resource: "configmaps", namespace: room.namespace };
   try {
-    const rights = await Promise.all(
-      ["create", "get"].map(async (verb) => await mayI(room, { ...target, verb }, both)),
-    );
+    const rights = await Promise.all(["create", "get"].map((verb) => mayI(room, { ...target, verb }, both)));
     if (rights.some(({ status }) => status === "fail")) return rights;
     const name = `${baseName(room.app, 1)}-rehearsal`;
     const path = `/api/v1/namespaces/${room.namespace}/configmaps?fieldManager=imkit-rotator&dryRun=All`;
@@ -252,27 +251,27 @@ const checkLedger = async (room: Room, signal: AbortSignal): Promise<readonly Ch
     const isGood = answer.status === 201 || isTaken(answer);
     if (!isGood) return [...rights, failed(room, kubeProblem(answer, false))];
     const remove = await mayI(room, { ...target, verb: "delete" }, both);
-    const isOpen = remove.status === "ok";
-    const message = isOpen
-      ? "this identity may also delete entries, so nothing but itself keeps it from doing so"
-      : "this identity may add entries, and take none away";
-    const fix =
-      "Run the rotator as an identity of its own that has deploy/policies/kubernetes-ledger.yaml and no more.";
     return [
       ...rights,
-      { id: "dry-run", status: "ok", message: "the API server would take an entry" },
-      { id: "append-only", status: isOpen ? "warn" : "ok", message, ...(isOpen ? { fix } : {}) },
+      check.ok("dry-run", "the API server would take an entry"),
+      remove.status === "ok"
+        ? check.warn(
+            "append-only",
+            "this identity may also delete entries, so nothing but itself keeps it from doing so",
+            "Run the rotator as an identity of its own that has deploy/policies/kubernetes-ledger.yaml and no more.",
+          )
+        : check.ok("append-only", "this identity may add entries, and take none away"),
     ];
   } catch (error) {
     if (error instanceof ProviderError) return [failed(room, error)];
-    return [{ id: "api-server", status: "unproved", message: "the API server cannot be asked" }];
+    return [check.unproved("api-server", "the API server cannot be asked")];
   }
 };
 
-const failed = (room: Room, { code, hint }: ProviderError): Check => ({
-  id: "api-server",
-  status: "fail",
-  message: `no entry could be added in ${room.namespace}: ${hint}`,
-  fix: fixes(room, code).join(" "),
-  code,
-});
+const failed = (room: Room, { code, hint }: ProviderError): Check =>
+  check.fail(
+    "api-server",
+    `no entry could be added in ${room.namespace}: ${hint}`,
+    fixes(room, code).join(" "),
+    code,
+  );
