@@ -98,7 +98,7 @@ export const openWorkloads = (config: Config, tools: Tools, now = monotonicMs): 
     work: (workload: Workload, signal: AbortSignal, commit: () => void) => Promise<Standing>,
   ): Promise<RolloutState> => {
     const found = await bounded(signal, LIMIT_MS, async (both, commit) => {
-      const ends = await Promise.allSettled(workloads.map(async (one) => await work(one, both, commit)));
+      const ends = await Promise.allSettled(workloads.map((one) => work(one, both, commit)));
       const errors = ends.flatMap((end, at) =>
         end.status === "rejected" ? [named(end.reason, workloads[at]?.name ?? "")] : [],
       );
@@ -119,13 +119,11 @@ export const openWorkloads = (config: Config, tools: Tools, now = monotonicMs): 
     reason: "",
     preflight: async (signal) => {
       const place = { ...config, kube };
-      return (
-        await Promise.all(workloads.map(async (one) => await checkWorkload(place, one, signal)))
-      ).flat();
+      return (await Promise.all(workloads.map((one) => checkWorkload(place, one, signal)))).flat();
     },
     trigger: async (op, signal) => {
       began.set(op.rotation, now());
-      return await all(op, signal, async (one, both, commit) => await restarted(one, op, both, commit));
+      return await all(op, signal, (one, both, commit) => restarted(one, op, both, commit));
     },
     watch: async (op, signal) => {
       if (!began.has(op.rotation)) began.set(op.rotation, now());

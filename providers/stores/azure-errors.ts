@@ -55,45 +55,37 @@ const REASONS: Readonly<Record<string, Reason>> = {
   },
 };
 
-const AUTHN: Reason = { code: "AUTHN", hint: "the vault does not take this login", fix: "az login" };
-const ABSENT: Reason = {
-  code: "NOT_FOUND",
-  hint: "the vault has no such secret; create: true makes it",
-  fix: "az keyvault secret list --vault-name {vault} --query '[].name'   # mend `secret`, or set create: true",
-};
-const CHANGING: Reason = {
-  code: "SOFT_DELETED",
-  hint: "the secret is being deleted or recovered right now; that takes up to 3 minutes",
-  fix: RECOVER,
-};
-const OTHER_403: Reason = { code: "AUTHZ", hint: "the vault forbids that to this identity", fix: GRANT };
-const UNTRUSTED: Reason = {
-  code: "CONFIG",
-  hint: "the certificate of the vault is not trusted",
-  fix: "Set caFile to the certificate authority of this endpoint.",
-};
-const UNREACHED: Reason = {
-  code: "UNAVAILABLE",
-  hint: "the vault cannot be reached",
-  fix: "curl -sSI {url}   # vaultUrl, network and proxy, as seen from here",
-};
-const FOREIGN_CHALLENGE: Reason = {
-  code: "CONFIG",
-  hint: "the vault asks for a login to another domain; nothing was sent",
-  fix: "Mend vaultUrl; for an emulator set verifyChallengeResource: false.",
-};
-const NO_LOGIN: Reason = { code: "AUTHN", hint: "there is no Azure login", fix: "az login" };
-const ALL = [
-  ...Object.values(REASONS),
-  AUTHN,
-  ABSENT,
-  CHANGING,
-  OTHER_403,
-  UNTRUSTED,
-  UNREACHED,
-  FOREIGN_CHALLENGE,
-  NO_LOGIN,
-];
+/** What it does not name. */
+const OURS = {
+  login: { code: "AUTHN", hint: "the vault does not take this login", fix: "az login" },
+  noLogin: { code: "AUTHN", hint: "there is no Azure login", fix: "az login" },
+  forbidden: { code: "AUTHZ", hint: "the vault forbids that to this identity", fix: GRANT },
+  absent: {
+    code: "NOT_FOUND",
+    hint: "the vault has no such secret; create: true makes it",
+    fix: "az keyvault secret list --vault-name {vault} --query '[].name'   # mend `secret`, or set create: true",
+  },
+  changing: {
+    code: "SOFT_DELETED",
+    hint: "the secret is being deleted or recovered right now; that takes up to 3 minutes",
+    fix: RECOVER,
+  },
+  untrusted: {
+    code: "CONFIG",
+    hint: "the certificate of the vault is not trusted",
+    fix: "Set caFile to the certificate authority of this endpoint.",
+  },
+  unreached: {
+    code: "UNAVAILABLE",
+    hint: "the vault cannot be reached",
+    fix: "curl -sSI {url}   # vaultUrl, network and proxy, as seen from here",
+  },
+  foreignChallenge: {
+    code: "CONFIG",
+    hint: "the vault asks for a login to another domain; nothing was sent",
+    fix: "Mend vaultUrl; for an emulator set verifyChallengeResource: false.",
+  },
+} as const satisfies Record<string, Reason>;
 
 const saying = ({ code, hint }: Reason, outcome: Applied = "not_applied"): ProviderError =>
   new ProviderError(code, outcome, hint);
@@ -108,13 +100,16 @@ export const filled = (fix: string, { vaultUrl, secret }: Place): string =>
 
 /** The way out of an error that this room made; else null. */
 export const fixOf = (error: ProviderError, place: Place): string | null => {
-  const fix = ALL.find(({ hint }) => hint === error.hint)?.fix;
+  const all: readonly Reason[] = [...Object.values(REASONS), ...Object.values(OURS)];
+  const fix = all.find(({ hint }) => hint === error.hint)?.fix;
   return fix === undefined ? null : filled(fix, place);
 };
 
-export const absent = (): ProviderError => saying(ABSENT);
+export const absent = (): ProviderError => saying(OURS.absent);
 export const softDeleted = (changing: boolean): ProviderError =>
-  changing ? saying(CHANGING) : refused("SOFT_DELETED", REASONS["ObjectIsDeletedButRecoverable"]?.hint ?? "");
+  changing
+    ? saying(OURS.changing)
+    : refused("SOFT_DELETED", REASONS["ObjectIsDeletedButRecoverable"]?.hint ?? "");
 
 /** An answer that is no success, as our error. */
 export const fromAnswer = ({ method, status, retryAfter, text }: Answer): ProviderError => {
@@ -124,13 +119,13 @@ export const fromAnswer = ({ method, status, retryAfter, text }: Answer): Provid
   const lost: Applied = method === "GET" ? "not_applied" : "unknown";
   switch (status) {
     case 401:
-      return saying(AUTHN);
+      return saying(OURS.login);
     case 403:
-      return saying(OTHER_403);
+      return saying(OURS.forbidden);
     case 404:
       // A page of a proxy proves nothing; the vault's own answer names its reason.
       if (code !== "SecretNotFound") return refused("UNAVAILABLE", "something that is no vault answered 404");
-      return saying(message.startsWith("Deleted Secret not found") ? CHANGING : ABSENT);
+      return saying(message.startsWith("Deleted Secret not found") ? OURS.changing : OURS.absent);
     case 408:
       return new ProviderError("TIMEOUT", lost, "the vault gave up waiting");
     case 409:
@@ -151,11 +146,12 @@ export const fromThrown = (thrown: unknown, method: string): ProviderError => {
   const lost: Applied = method === "GET" ? "not_applied" : "unknown";
   const { name, code, message } = (thrown ?? {}) as Readonly<Record<string, unknown>>;
   const word = typeof code === "string" ? code : "";
-  if (typeof name === "string" && LOGIN_ERRORS.test(name)) return saying(NO_LOGIN);
-  if (/CERT|SELF_SIGNED|UNABLE_TO|ERR_TLS|ERR_SSL/.test(word)) return saying(UNTRUSTED);
-  if (/^(ECONNREFUSED|ENOTFOUND|EAI_AGAIN|ENETUNREACH|EHOSTUNREACH)$/.test(word)) return saying(UNREACHED);
+  if (typeof name === "string" && LOGIN_ERRORS.test(name)) return saying(OURS.noLogin);
+  if (/CERT|SELF_SIGNED|UNABLE_TO|ERR_TLS|ERR_SSL/.test(word)) return saying(OURS.untrusted);
+  if (/^(ECONNREFUSED|ENOTFOUND|EAI_AGAIN|ENETUNREACH|EHOSTUNREACH)$/.test(word))
+    return saying(OURS.unreached);
   if (name === "Error" && typeof message === "string" && message.startsWith("The challenge "))
-    return saying(FOREIGN_CHALLENGE);
+    return saying(OURS.foreignChallenge);
   return new ProviderError("UNAVAILABLE", lost, "the vault gave no answer that makes sense");
 };
 const LOGIN_ERRORS =
