@@ -5,6 +5,7 @@ import { afterAll, describe, expect, test } from "vitest";
 import { RotatorError } from "../../src/core/errors.ts";
 import { Secret } from "../../src/core/secret.ts";
 import { verifyLedger } from "../../src/core/verify.ts";
+import { confirmRevoked } from "../../src/flow/confirm.ts";
 import type { Hands } from "../../src/flow/hands.ts";
 import { openJournal } from "../../src/flow/journal.ts";
 import { rotate } from "../../src/flow/rotate.ts";
@@ -230,6 +231,24 @@ describe("a successor of a ledger that nobody can vouch for", () => {
       expect([p.a.held()?.equals(p.first), p.b.held()?.equals(p.first)]).toEqual([true, true]);
     },
   );
+
+  test("lost: how old a key is that only escrow holds is not known, so one that begins to work is not proved dead", async () => {
+    const p = await halfWay();
+    p.a.put(p.first);
+    p.working.delete(p.fresh.reveal());
+    rmSync(p.dir, { recursive: true });
+    await newLedger(p);
+    const { clock, ...hands } = p.hands();
+    let slept = 0;
+    const sleep: typeof clock.sleep = (ms, signal) => {
+      slept += ms;
+      if (slept >= 15_000) p.working.add(p.fresh.reveal());
+      return clock.sleep(ms, signal);
+    };
+    const ask = () =>
+      confirmRevoked({ ...hands, clock: { ...clock, sleep } }, { waitMs: 0, waive: null, key: null });
+    expect(await ask()).toMatchObject({ verdict: "accepted", proofs: [{ proved: false }] });
+  });
 
   test("none is begun by itself over such an escrow", async () => {
     const p = await halfWay();
