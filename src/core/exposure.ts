@@ -21,7 +21,8 @@ export type Exposure = {
 
 /** How long some workload had no working key, as bounds. */
 export type Blackout = {
-  readonly state: "none" | "going on" | "over";
+  /** `unknown`: it is over if there was one, and nobody asked about a key in use after its work was done. */
+  readonly state: "none" | "going on" | "over" | "unknown";
   /** Last time that a key in use was seen accepted before it died; null = never by us. */
   readonly lastAccepted: string | null;
   /** From here on no key in use was accepted; null = none was seen dead. */
@@ -73,11 +74,9 @@ export const blackoutOf = (s: AppState, asOf: string | null = null): Blackout | 
   if (used.length === 0 || seen.length === 0) return null;
   const dead = seen.filter((sight) => deadSince(sight) !== null);
   const ended = endOf(s, r);
-  if (dead.length === 0) {
-    const isClear = seen.length === used.length && seen.every((sight) => sight.verdict === "accepted");
-    const none: Blackout = { ...NONE, lastAccepted: max(seen.map((x) => x.acceptedTs)), ended };
-    return isClear ? none : null;
-  }
+  const alive = [...used, ...besideOf(s, r)].filter((fp) => !isDead(s, fp)).map((fp) => s.verdicts.get(fp));
+  const lived = livedUntil(alive);
+  if (dead.length === 0) return lived === null ? null : quiet(lived, ended);
   const yeses = dead.map((sight) => sight.acceptedTs);
   const yes = yeses.includes(null) ? null : min(yeses);
   // Where one of them still works, who used which is not known: nothing is sure before all are dead.
@@ -95,10 +94,20 @@ export const blackoutOf = (s: AppState, asOf: string | null = null): Blackout | 
       atMostMs: null,
     };
   }
-  const atMostMs = yes === null ? null : between(yes, ended);
-  const state = atMostMs === 0 ? "none" : "over";
+  const isLate = yes !== null && between(yes, ended) === 0;
+  if (isLate && alive.length > 0)
+    return lived === null ? null : { ...quiet(lived, ended), firstRejected: firstNo };
+  const atMostMs = yes === null || (lived === null && alive.length > 0) ? null : between(yes, ended);
   const atLeastMs = Math.min(sure, atMostMs ?? sure);
+  const state = isLate ? "none" : "over";
   return { state, lastAccepted: yes, firstRejected: firstNo, ended, atLeastMs, atMostMs };
+};
+
+/** No key in use was seen to die before all had the new one. Whether they lived so long is known of one that was asked after that. */
+const quiet = (lived: string, ended: string | null): Blackout => {
+  const atMostMs = ended === null ? 0 : between(lived, ended);
+  const state = atMostMs === 0 ? "none" : "unknown";
+  return { state, lastAccepted: lived, firstRejected: null, ended, atLeastMs: 0, atMostMs };
 };
 
 /** One number for a result line: what is sure of it. null while it goes on, where nothing is known, or where there was no key before. */
@@ -108,24 +117,25 @@ export const blackoutMs = (s: AppState): number | null => {
   return found === null || found.state === "going on" ? null : found.atLeastMs;
 };
 
-const NONE: Omit<Blackout, "lastAccepted" | "ended"> = {
-  state: "none",
-  firstRejected: null,
-  atLeastMs: 0,
-  atMostMs: 0,
-};
+/** The earliest of their last yeses; null = of one of them a yes is not the last word. */
+const livedUntil = (alive: readonly (Sighting | undefined)[]): string | null =>
+  alive.every((sight) => sight?.verdict === "accepted") ? min(alive.map((x) => x?.acceptedTs ?? null)) : null;
 
 const oldOf = (s: AppState, r: Rotation): readonly Fp[] =>
   r.ended !== "done" ? oldOnes(s) : s.lastEnded?.rotation === r.id ? s.lastEnded.old : [];
 
-/** What stood in stores before the new key, and a new key that died. */
+/** What stood in stores before the new key, as far as it was seen to be in use or dead, and a new key that died. */
 const usedOf = (s: AppState, r: Rotation): readonly Fp[] => {
   const before = r.ended !== "done" ? s.current : r.mode === "first" ? null : (oldOf(s, r)[0] ?? null);
   const written = [...r.intents.values()].filter((i) => r.stores.has(i.target)).map((i) => i.fp);
   const died = r.newFp !== null && written.includes(r.newFp) && isDead(s, r.newFp);
-  const all = new Set([...(before === null ? [] : [before]), ...written]);
+  const gone = besideOf(s, r).filter((fp) => isDead(s, fp));
+  const all = new Set([...(before === null ? [] : [before]), ...written, ...gone]);
   return [...all].filter((fp) => fp !== r.newFp || died);
 };
+
+/** Every old key that stood in a store: some workload may have used it. */
+const besideOf = (s: AppState, r: Rotation): readonly Fp[] => oldOf(s, r).filter((fp) => r.stood.has(fp));
 
 const isDead = (s: AppState, fp: Fp): boolean => deadSince(s.verdicts.get(fp)) !== null;
 

@@ -149,7 +149,12 @@ const exposureWords = ({ exposure: e, emergency }: Incident, clock: Clock): stri
 };
 
 const blackoutWords = (b: Blackout | null, clock: Clock): string => {
-  if (b === null) return "not known: IMKIT gave no clear word on the key that the services used.";
+  if (b === null)
+    return "not known: IMKIT was not asked, or gave no clear word, on a key that the services used.";
+  if (b.state === "unknown") {
+    const [seen, all] = [b.lastAccepted, b.ended].map((ts) => (ts === null ? "?" : moment(ts, clock)));
+    return `not known. A key in use was last seen accepted ${seen}, and could not be asked about when everything had the new one (${all}). At most ${span(b.atMostMs ?? 0)}.`;
+  }
   if (b.state === "none")
     return b.ended === null
       ? "none seen so far: the key in use was accepted when IMKIT was last asked."

@@ -50,6 +50,8 @@ export type Emergency = {
 export type Rotation = {
   readonly id: string;
   readonly openedTs: string;
+  /** The keys that stood in stores when it was opened, as far as they were known. */
+  readonly stood: ReadonlySet<Fp>;
   readonly run: number;
   readonly newFp: Fp | null;
   /** Since when that is the new key. */
@@ -106,9 +108,14 @@ export const freshRollout = (r: PlannedRollout): RolloutProgress => ({
 const byName = <T extends { readonly name: string }>(list: readonly T[]): ReadonlyMap<string, T> =>
   new Map(list.map((item) => [item.name, item]));
 
-export const openRotation = (e: LedgerEvent & { type: "opened" }, ts: string): Rotation => ({
+export const openRotation = (
+  e: LedgerEvent & { type: "opened" },
+  ts: string,
+  stores: Iterable<Fp | null>,
+): Rotation => ({
   id: e.rotation,
   openedTs: ts,
+  stood: new Set([...stores].filter((fp) => fp !== null)),
   run: 0,
   newFp: e.new,
   newTs: e.new === null ? null : ts,

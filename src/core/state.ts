@@ -234,7 +234,7 @@ const opened = (s: AppState, e: LedgerEvent & { type: "opened" }, at: At): AppSt
   ...s,
   staged: e.new !== null && s.staged?.fp === e.new ? null : s.staged,
   old: e.old.reduce((old, fp) => join(old, fp), s.old),
-  rotation: openRotation(e, at.ts),
+  rotation: openRotation(e, at.ts, s.lastSeen.values()),
 });
 
 const observed = (s: AppState, e: LedgerEvent & { type: "observed" }, at: At): AppState => {

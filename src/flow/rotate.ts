@@ -2,7 +2,7 @@ import type { LedgerEvent } from "../core/events.ts";
 import { isBlackout, soakLeft } from "../core/next.ts";
 import { type Phase, phaseOf } from "../core/outcome.ts";
 import { type Fp, showFp } from "../core/secret.ts";
-import { type AppState, isOpen } from "../core/state.ts";
+import { type AppState, isOpen, unproved } from "../core/state.ts";
 import { absorbEscrow } from "./absorb.ts";
 import { adopt } from "./adopt.ts";
 import { awaitFree } from "./claim.ts";
@@ -211,12 +211,13 @@ const watchLedger = async (hands: Hands, journal: Journal, ms: number): Promise<
   }
 };
 
-/** Whoever stops looking writes down until when he saw a leaked key work. */
+/** Whoever stops looking in an emergency writes down until when he saw each key work that has to die. */
 const sayStillAccepted = async (journal: Journal, keys: Keys): Promise<void> => {
   const s = journal.state();
   const r = s.rotation;
   if (r === null || r.emergency === null || !isOpen(s) || journal.superseded()) return;
-  const events = r.emergency.leaked.flatMap((fp): LedgerEvent[] => {
+  const fps = new Set([...r.emergency.leaked, ...unproved(s)]);
+  const events = [...fps].flatMap((fp): LedgerEvent[] => {
     const seen = keys.accepted.get(fp);
     const told = s.verdicts.get(fp);
     if (seen === undefined || told?.verdict !== "accepted") return [];

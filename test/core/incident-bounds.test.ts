@@ -160,6 +160,21 @@ describe("blackout", () => {
       [...alarm(), { at: "08:01", events: [verdict(OLD, "accepted")] }],
       { state: "none" },
     ],
+    [
+      "asked once more when all was done, and accepted: none",
+      [
+        ...alarm(),
+        { at: "08:01", events: [verdict(OLD, "accepted")] },
+        ...write,
+        { at: "08:24", events: [verdict(OLD, "accepted", ts("08:23"))] },
+      ],
+      { state: "none", atLeastMs: 0, atMostMs: 0 },
+    ],
+    [
+      "accepted, and not to be asked any more when all was done: nobody knows",
+      [...alarm(), { at: "08:01", events: [verdict(OLD, "accepted")] }, ...write],
+      { state: "unknown", lastAccepted: ts("08:01"), firstRejected: null, atLeastMs: 0, atMostMs: 21 * MIN },
+    ],
     ["never asked: nobody knows", alarm(), null],
     ["no clear word: nobody knows", [...alarm(), { at: "08:01", events: [verdict(OLD, "unclear")] }], null],
     [
@@ -233,6 +248,64 @@ describe("blackout", () => {
       atLeastMs: 4 * MIN,
       atMostMs: 5 * MIN,
     });
+  });
+
+  test("the old key was lost and is attested: what was not asked is not said", () => {
+    const waived: LedgerEvent = { type: "waived", rotation: R, fp: OLD, reason: "lost" };
+    const asked: Said = { at: "08:01", events: [verdict(OLD, "accepted")] };
+    const end: Said = { at: "08:40", events: [waived, done] };
+    const story = [...alarm(), asked, ...write, end];
+    const s = stateOf(story);
+    expect(s.rotation?.ended).toBe("done");
+    const report = incident(ledgerOf(story), R, { app: "chat-prod", host: "x", timezone: "Asia/Taipei" });
+    const words = report === null ? "" : incidentWords(report);
+    expect(words).toMatch(
+      /\*\*Outage\*\*.*not known\. A key in use was last seen accepted 2026-03-02 16:01.*At most 21 min/,
+    );
+    expect(words).not.toContain("none seen");
+    expect(blackoutOf(s)).toMatchObject({ state: "unknown", atLeastMs: 0, atMostMs: 21 * MIN });
+    const never: Said = { at: "08:01", events: [run()] };
+    expect(blackoutOf(stateOf([...alarm(), never, ...write, end]))).toBeNull();
+  });
+
+  test("another old key that stood in a store has a say: not asked, accepted, dead", () => {
+    const two: LedgerEvent = {
+      type: "adopted",
+      mode: "current",
+      by: "operator",
+      current: OLD,
+      old: [OTHER],
+      stale: [],
+      stores: [
+        { name: "env", fp: OLD },
+        { name: "eu", fp: OTHER },
+      ],
+      appFingerprint: null,
+    };
+    const begin: readonly Said[] = [
+      { at: "07:59", events: [two] },
+      { at: "08:00", events: [openedAs({ old: [OLD, OTHER] }), leaked()] },
+      { at: "08:01", events: [run()] },
+    ];
+    const of = (...events: readonly LedgerEvent[]) =>
+      blackoutOf(
+        stateOf([...begin, ...write, { at: "08:40", events: [verdict(OLD, "accepted"), ...events] }]),
+      );
+    expect(of()).toBeNull();
+    expect(of(verdict(OTHER, "accepted"))).toMatchObject({ state: "none" });
+    expect(of(verdict(OTHER, "rejected", ts("08:10")))).toMatchObject({ state: "over", atMostMs: 12 * MIN });
+    const alive = verdict(OTHER, "accepted");
+    const proved = of(
+      alive,
+      verdict(OLD, "rejected"),
+      verdict(OTHER, "rejected"),
+      proof(),
+      proof(OTHER),
+      done,
+    );
+    expect(proved).toMatchObject({ state: "none" });
+    const attested: LedgerEvent = { type: "waived", rotation: R, fp: OTHER, reason: "lost" };
+    expect(of(verdict(OLD, "rejected"), proof(), attested, done)).toBeNull();
   });
 
   test("the same after the rotation is done", () => {

@@ -1,5 +1,7 @@
 import { describe, expect, test } from "vitest";
+import { blackoutOf } from "../../src/core/exposure.ts";
 import type { App } from "../../src/flow/hands.ts";
+import type { Platform } from "../../src/ports.ts";
 import { firstKey, type Story, stores, tell, workload } from "./story.ts";
 
 const alarm = {};
@@ -281,6 +283,39 @@ describe("a leak", () => {
       expect((await w.rotate()).says).toBe("waiting-revoke");
       w.imkit.revoke(bad);
       expect((await w.rotate()).state.rotation?.ended).toBe("done");
+    });
+  });
+});
+
+describe("whether anything was without a key", () => {
+  test("is known where another key leaked than the one in use: that one is asked about too when all is written", async () => {
+    await tell({ workloads: [workload("exec")] }, async (w) => {
+      const bad = w.key();
+      await w.stage(bad);
+      await w.discard();
+      await w.rotate({ alarm: { leaked: bad, order: "replace-first" } });
+      await w.stage(w.key());
+      const { says, state } = await w.rotate();
+      expect(says).toBe("waiting-revoke");
+      expect(blackoutOf(state)).toMatchObject({ state: "none" });
+    });
+  });
+
+  test("is not known where the key in use could not be asked about any more", async () => {
+    await tell({ workloads: [workload("exec")] }, async (w) => {
+      const old = firstKey(w);
+      await w.stage(w.key());
+      const lost = (platform: Platform): Platform => ({
+        ...platform,
+        probe: async (key, ...rest) => {
+          const probe = await platform.probe(key, ...rest);
+          const isOver = w.values()["a"] !== old && key.reveal() === old;
+          return isOver ? { ...probe, verdict: "unclear" as const, code: null, status: 502 } : probe;
+        },
+      });
+      const { says, state } = await w.rotate({ alarm, platform: lost });
+      expect(says).toBe("waiting-revoke");
+      expect(blackoutOf(state)).toMatchObject({ state: "unknown", atLeastMs: 0 });
     });
   });
 });

@@ -37,7 +37,17 @@ export const leakLines = (s: AppState, { clock, now }: Pick<Wired, "clock" | "no
         ]
       : [`Exposure: ${bounds(exposure.atLeastMs, exposure.atMostMs)}, counted from ${since}.`];
   const blackout = blackoutOf(s, new Date(now()).toISOString());
-  if (blackout === null) return lines;
+  if (blackout === null)
+    return (s.rotation?.stood.size ?? 0) === 0
+      ? lines
+      : [...lines, "Blackout: not known; IMKIT gave no clear word on a key that was in use."];
+  if (blackout.state === "unknown") {
+    const most = span(blackout.atMostMs ?? 0);
+    return [
+      ...lines,
+      `Blackout: not known, at most ${most}; a key that was in use could not be asked about when all had the new one.`,
+    ];
+  }
   if (blackout.state === "none")
     return [...lines, "Blackout: none; some working key was in place all the time."];
   const end = blackout.state === "over" ? "." : ", and it goes on.";
