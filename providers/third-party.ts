@@ -44,26 +44,19 @@ const KIT = {
   resolvePath,
 } as const;
 
-/** @throws ProviderError CONFIG, or what `unknown` makes when there is neither a file nor a package of that name */
-export const thirdPartyStore = async (
-  type: string,
-  configDir: string,
-  unknown: () => ProviderError,
-): Promise<StoreProvider<unknown>> => {
-  const provider = await load(type, configDir, unknown);
-  const open = (config: unknown, tools: Tools) =>
-    guardStore(opened(provider, type, config, tools) as Store, type);
-  return { kind: type, schema: provider.schema, open };
-};
+type Found = readonly [type: string, configDir: string, unknown: () => ProviderError];
 
-export const thirdPartyRollout = async (
-  type: string,
-  configDir: string,
-  unknown: () => ProviderError,
-): Promise<RolloutProvider<unknown>> => {
+/** @throws ProviderError CONFIG, or what `unknown` makes when there is neither a file nor a package of that name */
+export const thirdPartyStore = (...found: Found): Promise<StoreProvider<unknown>> =>
+  foreign(guardStore, ...found);
+
+/** As `thirdPartyStore`. */
+export const thirdPartyRollout = (...found: Found): Promise<RolloutProvider<unknown>> =>
+  foreign(guardRollout, ...found);
+
+const foreign = async <T>(guard: (made: T, type: string) => T, ...[type, configDir, unknown]: Found) => {
   const provider = await load(type, configDir, unknown);
-  const open = (config: unknown, tools: Tools) =>
-    guardRollout(opened(provider, type, config, tools) as Rollout, type);
+  const open = (config: unknown, tools: Tools) => guard(opened(provider, type, config, tools) as T, type);
   return { kind: type, schema: provider.schema, open };
 };
 
@@ -156,7 +149,7 @@ const opened = (provider: Loaded, type: string, config: unknown, tools: Tools): 
 const guardStore = (store: Store, type: string): Store => {
   const caps: Partial<Store["caps"]> = isObject(store.caps) ? store.caps : {};
   const { staging = false, compareAndSwap = false, witness = false, retire = false } = caps;
-  const guarded: Store = {
+  return {
     where: plain(store.where),
     caps: { staging, compareAndSwap, witness, retire },
     preflight: (signal) => preflight(store, signal),
@@ -164,20 +157,13 @@ const guardStore = (store: Store, type: string): Store => {
       const found = await calling("not_applied", () => store.read(signal));
       return found === null ? null : stored(found, type);
     },
-    write: async (next: Secret, expect: Revision | null, op: WriteOp, signal: AbortSignal) => {
-      return revisionOf(await calling("unknown", () => store.write(next, expect, op, signal)), type);
-    },
-  };
-  return {
-    ...guarded,
+    write: async (next: Secret, expect: Revision | null, op: WriteOp, signal: AbortSignal) =>
+      revisionOf(await calling("unknown", () => store.write(next, expect, op, signal)), type),
     ...(staging && {
       stage: async (next: Secret, expect: Revision | null, op: WriteOp, signal: AbortSignal) => {
-        const staged = await calling(
-          "not_applied",
-          async () => await store.stage?.(next, expect, op, signal),
-        );
+        const staged = await calling("not_applied", async () => store.stage?.(next, expect, op, signal));
         if (typeof staged?.commit !== "function" || typeof staged.drop !== "function")
-          throw new ProviderError("UNAVAILABLE", "not_applied", `${type}: stage gave back nothing to commit`);
+          throw refused("UNAVAILABLE", `${type}: stage gave back nothing to commit`);
         return {
           commit: async (signal: AbortSignal) =>
             revisionOf(await calling("unknown", () => staged.commit(signal)), type),
@@ -187,11 +173,11 @@ const guardStore = (store: Store, type: string): Store => {
     }),
     ...(retire && {
       retire: (revision: Revision, signal: AbortSignal) =>
-        calling("unknown", async () => await store.retire?.(revision, signal)),
+        calling("unknown", async () => store.retire?.(revision, signal)),
     }),
     ...(typeof store.remove === "function" && {
       remove: (expect: Revision, signal: AbortSignal) =>
-        calling("unknown", async () => await store.remove?.(expect, signal)),
+        calling("unknown", async () => store.remove?.(expect, signal)),
     }),
   };
 };

@@ -16,11 +16,7 @@ export const ROTATION = "imkit-rotator/rotation";
  * @param rotation the value that the pod template's annotation must have
  */
 export const standingOf = (kind: Kind, object: unknown, rotation: string): Standing => {
-  const [metadata, spec, status] = [
-    field(object, "metadata"),
-    field(object, "spec"),
-    field(object, "status"),
-  ];
+  const [metadata, spec, status] = ["metadata", "spec", "status"].map((name) => field(object, name));
   if (field(metadata, "deletionTimestamp") !== undefined) return failed("it is being deleted");
   if (rotationIn(object) !== rotation)
     return failed("its pods are not of this restart: it was undone, or never made");

@@ -55,7 +55,8 @@ const openExec = (
 ): Store => {
   const reader = readArgv[0] ?? "";
 
-  const read = async (signal: AbortSignal, limitMs = durationMs(timeout)): Promise<Stored | null> => {
+  const read = async (signal: AbortSignal): Promise<Stored | null> => {
+    const limitMs = durationMs(timeout);
     const ended = await runProgram(readArgv, tools, { signal, limitMs, keep: OUTPUT_CAP });
     if (ended.how !== "exit") throw cutOff(ended, reader);
     if (ended.status === ABSENT) return null;
@@ -125,7 +126,7 @@ const openExec = (
     where: `exec:${reader}`,
     caps: { staging: false, compareAndSwap: false, witness: false, retire: false },
     preflight,
-    read: (signal: AbortSignal) => read(signal),
+    read,
     write,
     ...(removeArgv === undefined
       ? {}
