@@ -6,6 +6,7 @@ import { field, isAbsent, kubeProblem, openKube } from "../../../providers/kuber
 import { ProviderError, RETRYABLE, RotatorError } from "../../core/errors.ts";
 import { type Fp, Secret } from "../../core/secret.ts";
 import type { Check, Escrow } from "../../ports.ts";
+import type { Env } from "../config-find.ts";
 import { failed } from "./folder.ts";
 import { type IdentitySource, openWith, parseIdentities, sealWith } from "./identity.ts";
 
@@ -14,7 +15,7 @@ export type KubernetesEscrowOptions = KubePlace & {
   readonly app: string;
   /** null = kept as any Secret of the cluster is kept. There is none by default: one that is made in a pod is gone with it. */
   readonly identity: IdentitySource | null;
-  readonly tools: { readonly configDir: string; readonly env: Readonly<Record<string, string | undefined>> };
+  readonly tools: { readonly configDir: string; readonly env: Env };
   /** Resolves after so many milliseconds; for tests. */
   readonly pause?: (ms: number) => Promise<unknown>;
 };

@@ -6,13 +6,14 @@ import { brokenLedger } from "../../core/contradiction.ts";
 import { ProviderError, RETRYABLE, RotatorError } from "../../core/errors.ts";
 import type { Check, Ledger } from "../../ports.ts";
 import { systemClock } from "../clock.ts";
+import type { Env } from "../config-find.ts";
 import { type Found, foundIn, isTaken, keepsBytes, made } from "./kubernetes-entry.ts";
 
 export type KubernetesLedgerOptions = KubePlace & {
   readonly namespace: string;
   readonly app: string;
   /** Folder of the config file, where relative paths start, and the environment. */
-  readonly tools: { readonly configDir: string; readonly env: Readonly<Record<string, string | undefined>> };
+  readonly tools: { readonly configDir: string; readonly env: Env };
   /** Resolves after so many milliseconds; for tests. */
   readonly pause?: (ms: number) => Promise<unknown>;
 };
