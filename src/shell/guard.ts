@@ -1,4 +1,5 @@
 import { RotatorError } from "../core/errors.ts";
+import type { Env } from "../io/config-find.ts";
 import { holdsKey, looksLikeKey } from "../core/intake.ts";
 
 /**
@@ -8,7 +9,7 @@ import { holdsKey, looksLikeKey } from "../core/intake.ts";
 export const guard = (
   argv: readonly string[],
   execArgv: readonly string[],
-  env: Readonly<Record<string, string | undefined>>,
+  env: Env,
   inspecting: boolean,
 ): void => {
   const refuse = (name: string, why: string): never => {

@@ -1,4 +1,5 @@
 import { RotatorError } from "../core/errors.ts";
+import type { Env } from "../io/config-find.ts";
 import { shellWord, typedName } from "./myself.ts";
 
 /** The process as the commands see it. Only this room touches `process`. */
@@ -23,7 +24,7 @@ export type Io = {
   readonly command: (text: string) => string;
   /** The same for people: as it can be pasted into the shell that started this process. */
   readonly paste: (text: string) => string;
-  readonly env: Readonly<Record<string, string | undefined>>;
+  readonly env: Env;
   readonly cwd: string;
   /** Aborts on SIGINT or SIGTERM; `reason` is the signal's name. */
   readonly signal: AbortSignal;

@@ -1,4 +1,5 @@
 import { basename, isAbsolute, relative } from "node:path";
+import type { Io } from "./io.ts";
 
 /** What starts this very program again: runtime and launcher, without flags that the runtime itself was given. */
 export const selfCommand = (): readonly [string, string] => [process.execPath, process.argv[1] ?? ""];
@@ -8,10 +9,7 @@ export const shellWord = (text: string): string =>
   /^[\w./@%+=:,-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 
 /** What a person types, in the folder he is in, to start this program as he just did: its name where it has one, else `node <path>`. */
-export const typedName = (io: {
-  readonly env: Readonly<Record<string, string | undefined>>;
-  readonly cwd: string;
-}): string => {
+export const typedName = (io: Pick<Io, "env" | "cwd">): string => {
   const [, file] = selfCommand();
   if (basename(file) === "imkit-rotator") {
     return io.env["npm_command"] === "exec" ? "npx imkit-rotator" : "imkit-rotator";

@@ -9,6 +9,7 @@ import { findKeyIn, KEY_FORM, readServiceLog } from "./log.ts";
 import { person as personAt } from "./person.ts";
 import { APP, type Place, PROBES, RATE } from "./place.ts";
 import type { Answer } from "./program.ts";
+import type { Service } from "../sandbox/supervisor.ts";
 import { must, type Screen, seconds, wrong } from "./screen.ts";
 
 export type Order = "revoke-first" | "replace-first";
@@ -50,7 +51,7 @@ export const tellLeak = async (
   const fps = { leaked: "", new: "" };
   const found = { line: 0, ts: "" };
   let newKey = "";
-  let service = await Promise.resolve<Awaited<ReturnType<Place["startService"]>> | null>(null);
+  let service = null as Service | null;
   const log = () => readServiceLog(place.logFile);
   const quiet = (): void => {
     const printed = program.printed();

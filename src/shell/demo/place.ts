@@ -2,6 +2,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { RotatorError } from "../../core/errors.ts";
+import type { Env } from "../../io/config-find.ts";
 import { selfCommand } from "../myself.ts";
 import { type Sandbox, startSandbox } from "../sandbox/server.ts";
 import { type Service, startService } from "../sandbox/supervisor.ts";
@@ -29,10 +30,7 @@ export type Place = {
 const baseFolder = (): string => (Buffer.byteLength(tmpdir()) > 60 ? "/tmp" : tmpdir());
 
 /** Nothing of the user's own setting gets in: no config, no state, no key, no Node flags. */
-const cleanEnv = (
-  folder: string,
-  env: Readonly<Record<string, string | undefined>>,
-): Record<string, string> => ({
+const cleanEnv = (folder: string, env: Env): Record<string, string> => ({
   PATH: env["PATH"] ?? "/usr/local/bin:/usr/bin:/bin",
   HOME: join(folder, "home"),
   XDG_CONFIG_HOME: join(folder, "home", ".config"),
@@ -61,7 +59,7 @@ const CARELESS = "DEBUG=1\n";
  * @throws RotatorError STATE_UNUSABLE when there is no place for temporary files
  */
 export const openPlace = async (
-  env: Readonly<Record<string, string | undefined>>,
+  env: Env,
   signal: AbortSignal,
   command: readonly string[] = selfCommand(),
   isCareless = false,

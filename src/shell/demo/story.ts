@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { escrowed, holds, ledgerDir, ledgerFiles, ran, showsAny, states, until } from "./checks.ts";
 import { person as personAt } from "./person.ts";
 import { APP, type Place, PROBES, RATE } from "./place.ts";
+import type { Service } from "../sandbox/supervisor.ts";
 import { must, type Screen, wrong } from "./screen.ts";
 
 /** The figures of a demo that went well. */
@@ -29,7 +30,7 @@ export const tellStory = async (place: Place, { step }: Screen, signal: AbortSig
   const oldKey = sandbox.firstKey();
   const fps = { old: "", new: "" };
   let newKey = "";
-  let service = await Promise.resolve<Awaited<ReturnType<Place["startService"]>> | null>(null);
+  let service = null as Service | null;
   const served = (): { ok: number; failed: number } => service?.totals() ?? { ok: 0, failed: 0 };
   const count = (): string => `${served().ok} requests, ${served().failed} failed`;
   const calm = (): void => {

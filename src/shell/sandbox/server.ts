@@ -1,4 +1,5 @@
 import { once } from "node:events";
+import { setTimeout as pause } from "node:timers/promises";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import { createAdmin, type LogEntry, makeClientKey } from "./admin.ts";
 import { type ErrorShape, errorSender } from "./answers.ts";
@@ -81,18 +82,9 @@ export const startSandbox = async ({
     if (entries.length > MAX_LOG) entries.shift();
   };
 
-  const late = new Set<() => void>();
+  const closing = new AbortController();
   const sleep = (ms: number): Promise<void> =>
-    new Promise((resolve) => {
-      const wake = (): void => {
-        clearTimeout(timer);
-        late.delete(wake);
-        resolve();
-      };
-      const timer = setTimeout(wake, ms);
-      late.add(wake);
-    });
-
+    pause(ms, undefined, { signal: closing.signal }).catch(() => {});
   const admin = createAdmin({ state, faults, sendError, invalidCode, clientKey, now, sleep, log });
   const dashboard = createDashboard({ app, state, replaces: mode === "replace", now, log });
 
@@ -135,7 +127,7 @@ export const startSandbox = async ({
     const closed = once(server, "close");
     server.close();
     server.closeAllConnections();
-    for (const wake of late) wake();
+    closing.abort();
     await closed;
   };
 
