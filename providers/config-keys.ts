@@ -1,10 +1,8 @@
 import * as z from "zod/mini";
 import { DURATION, durationMs } from "./kit.ts";
 
-/** Text that is not empty. */
 export const nonEmpty = (words: string) => z.string().check(z.minLength(1), z.describe(words));
 
-/** true or false. */
 export const flag = (unset: boolean, words: string) =>
   z._default(z.boolean(), unset).check(z.describe(words));
 

@@ -36,8 +36,14 @@ export const defineStore = <C>(provider: StoreProvider<C>): StoreProvider<C> => 
 export const defineRollout = <C>(provider: RolloutProvider<C>): RolloutProvider<C> => provider;
 
 /** An error that changed nothing. */
-export const refused = (code: ProviderCode, hint: string): ProviderError =>
-  new ProviderError(code, "not_applied", hint);
+export const refused = (
+  code: ProviderCode,
+  hint: string,
+  retryAfterMs: number | null = null,
+): ProviderError => new ProviderError(code, "not_applied", hint, retryAfterMs);
+
+/** The store no longer stands at what was expected. */
+export const movedOn = (): ProviderError => refused("CONFLICT", "it holds another value by now");
 
 const checkOf =
   (status: Check["status"]) =>

@@ -4,7 +4,7 @@ import type { Socket } from "node:net";
 import * as z from "zod/mini";
 import { type Applied, ProviderError } from "../src/core/errors.ts";
 import { nonEmpty } from "./config-keys.ts";
-import { errnoOf, type Tools } from "./kit.ts";
+import { errnoOf, refused, type Tools } from "./kit.ts";
 import { type KubePlace, kubeLogin, type Login } from "./kubernetes-login.ts";
 
 /** Config keys of everything that speaks to an API server. */
@@ -188,8 +188,7 @@ export const isAbsent = ({ status, body }: KubeAnswer, kind: string, name: strin
 export const kubeProblem = (answer: KubeAnswer, changes: boolean): ProviderError => {
   const { status, body, retryAfterMs } = answer;
   const doubt: Applied = changes ? "unknown" : "not_applied";
-  const no = (code: ProviderError["code"], hint: string) =>
-    new ProviderError(code, "not_applied", hint, retryAfterMs);
+  const no = (code: ProviderError["code"], hint: string) => refused(code, hint, retryAfterMs);
   if (status === 401) return no("AUTHN", "the API server does not accept the login");
   if (status === 429) return no("THROTTLED", "the API server asks for fewer requests");
   if (field(body, "kind") !== "Status")

@@ -50,7 +50,6 @@ type Found = readonly [type: string, configDir: string, unknown: () => ProviderE
 export const thirdPartyStore = (...found: Found): Promise<StoreProvider<unknown>> =>
   foreign(guardStore, ...found);
 
-/** As `thirdPartyStore`. */
 export const thirdPartyRollout = (...found: Found): Promise<RolloutProvider<unknown>> =>
   foreign(guardRollout, ...found);
 

@@ -96,7 +96,7 @@ const judge = (status: number, retryAfter: string | null): RolloutState => {
   if (status >= 200 && status < 300) return { state: "done", proof: 0, reason: "" };
   const said = `the webhook answered ${status}`;
   const waitMs = retryAfterMs(retryAfter);
-  if (status === 429) throw new ProviderError("THROTTLED", "not_applied", said, waitMs);
+  if (status === 429) throw refused("THROTTLED", said, waitMs);
   if (status >= 500) throw new ProviderError("UNAVAILABLE", "unknown", said, waitMs);
   return { state: "failed", proof: 0, reason: said };
 };

@@ -5,7 +5,14 @@ import type { Aws, Description } from "./aws-secrets-manager-client.ts";
 import { CLOCK } from "./aws-secrets-manager-errors.ts";
 import { entryOf, withEntry } from "./aws-secrets-manager-entry.ts";
 import { type Finder, type Found, refusal } from "./aws-secrets-manager-find.ts";
-import { holderOf, isOurs, MOST_LABELS, PENDING, tokenFor } from "./aws-secrets-manager-labels.ts";
+import {
+  FOREIGN_PENDING,
+  holderOf,
+  isOurs,
+  MOST_LABELS,
+  PENDING,
+  tokenFor,
+} from "./aws-secrets-manager-labels.ts";
 
 type Config = {
   readonly region: string;
@@ -76,7 +83,7 @@ const pendingCheck = (
   const id = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(pending) ? pending : "VERSION-ID";
   return check.fail(
     "pending",
-    "another change is under way: a version labelled AWSPENDING that is not ours",
+    FOREIGN_PENDING,
     cli(
       config,
       `update-secret-version-stage --secret-id ${config.secretId} --version-stage ${PENDING} --remove-from-version-id ${id}`,

@@ -3,7 +3,6 @@ import { refused } from "../kit.ts";
 import type { Aws, Description, Version } from "./aws-secrets-manager-client.ts";
 import { CURRENT, holderOf } from "./aws-secrets-manager-labels.ts";
 
-/** What stands in the secret now. */
 export type Found = {
   /** There is no secret at all; proven, and `create` is set. */
   readonly absent: boolean;

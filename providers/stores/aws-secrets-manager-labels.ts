@@ -7,6 +7,9 @@ export const PREVIOUS = "AWSPREVIOUS";
 /** AWS allows no more labels than these on all versions of a secret. */
 export const MOST_LABELS = 20;
 
+/** What is said of a label AWSPENDING that somebody else set. */
+export const FOREIGN_PENDING = "another change is under way: a version labelled AWSPENDING that is not ours";
+
 const OURS = /^imkit-rotator\/([^/]{1,64})\/(\d{1,15}|-)\/([0-9a-f]{16}|-)(?:\/(.+))?$/;
 const NO_LEDGER = "-";
 
@@ -45,7 +48,6 @@ export const tokenFor = (op: WriteOp, base: string | null): string =>
     .update(`imkit-rotator/aws-version/v1\0${op.id}\0${base ?? ""}`)
     .digest("hex");
 
-/** The version that has a label. */
 export const holderOf = (labels: ReadonlyMap<string, Labels>, label: string): string | null => {
   for (const [version, its] of labels) if (its.includes(label)) return version;
   return null;

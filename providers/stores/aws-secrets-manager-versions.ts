@@ -4,6 +4,7 @@ import { refused } from "../kit.ts";
 import type { Aws } from "./aws-secrets-manager-client.ts";
 import {
   CURRENT,
+  FOREIGN_PENDING,
   holderOf,
   isOurs,
   labelFor,
@@ -89,10 +90,7 @@ export const versionsOf = (aws: Aws, jsonKey: string | null): Versions => {
       const pending = holderOf(before, PENDING);
       const isForeign = (id: string) => !before.get(id)?.some((one) => isOurs(one, ours));
       if (pending !== null && pending !== token && pending !== base && isForeign(pending))
-        throw refused(
-          "CONFLICT",
-          "another change is under way: a version labelled AWSPENDING that is not ours",
-        );
+        throw refused("CONFLICT", FOREIGN_PENDING);
       commit();
       await Promise.all(leftoversIn(before, [base, token]).map((at) => unlabel(at.label, at.from, signal)));
       const labels = await aws.put(token, text, [PENDING, label], signal);

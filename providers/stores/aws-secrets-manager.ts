@@ -4,7 +4,7 @@ import { ProviderError } from "../../src/core/errors.ts";
 import { Secret } from "../../src/core/secret.ts";
 import type { Revision, Staged, Store, Stored, WriteOp } from "../../src/ports.ts";
 import { flag, nonEmpty } from "../config-keys.ts";
-import { bounded, CALL_LIMIT_MS, defineStore, refused } from "../kit.ts";
+import { bounded, CALL_LIMIT_MS, defineStore, movedOn, refused } from "../kit.ts";
 import { checksOf } from "./aws-secrets-manager-checks.ts";
 import { awsOf, type Description, type Login } from "./aws-secrets-manager-client.ts";
 import { entryOf, withEntry } from "./aws-secrets-manager-entry.ts";
@@ -109,7 +109,7 @@ export const openAws = (config: Config, credentials?: Login["credentials"]): Sto
     const found = await place.find(signal, true);
     const now = storedIn(found);
     if (now?.secret.equals(next)) return { there: now.revision } as const;
-    if ((now?.revision ?? null) !== expect) throw refused("CONFLICT", "it holds another value by now");
+    if ((now?.revision ?? null) !== expect) throw movedOn();
     const { description, version } = found;
     const text = withEntry(version?.text ?? "", jsonKey, next.reveal());
     if (description === null) return { text, over: null } as const;

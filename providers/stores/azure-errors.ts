@@ -133,7 +133,7 @@ export const fromAnswer = ({ method, status, retryAfter, text }: Answer): Provid
     case 413:
       return refused("TOO_LARGE", "the vault takes no value of that size");
     case 429:
-      return new ProviderError("THROTTLED", "not_applied", "too many calls", waitOf(retryAfter));
+      return refused("THROTTLED", "too many calls", waitOf(retryAfter));
     default:
       if (status >= 500) return new ProviderError("UNAVAILABLE", lost, `HTTP ${status}`);
       return refused(status === 400 ? "CONFIG" : "UNAVAILABLE", `the vault answered HTTP ${status}`);

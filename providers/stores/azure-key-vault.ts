@@ -4,7 +4,16 @@ import { ProviderError } from "../../src/core/errors.ts";
 import { Secret } from "../../src/core/secret.ts";
 import type { Revision, Store, Stored, WriteOp } from "../../src/ports.ts";
 import { flag, nonEmpty, secretFrom } from "../config-keys.ts";
-import { bounded, CALL_LIMIT_MS, defineStore, refused, type Tools, witnessIn, witnessText } from "../kit.ts";
+import {
+  bounded,
+  CALL_LIMIT_MS,
+  defineStore,
+  movedOn,
+  refused,
+  type Tools,
+  witnessIn,
+  witnessText,
+} from "../kit.ts";
 import { azureChecks } from "./azure-checks.ts";
 import {
   type Current,
@@ -111,12 +120,7 @@ export const openKeyVault = (config: Config, tools: Tools, hooks: Hooks = {}): S
       const current = await vault.current(signal);
       if (current !== null) return current;
       if (performance.now() >= until)
-        throw new ProviderError(
-          "TIMEOUT",
-          "not_applied",
-          "the secret is still being recovered; run again",
-          10_000,
-        );
+        throw refused("TIMEOUT", "the secret is still being recovered; run again", 10_000);
       await pause(hooks.pollMs ?? 2_000, undefined, { signal });
     }
   };
@@ -145,7 +149,7 @@ export const openKeyVault = (config: Config, tools: Tools, hooks: Hooks = {}): S
           "applied",
           "this write took place, and another version lies over it",
         );
-      if (idOf(current) !== expect) throw refused("CONFLICT", "it holds another value by now");
+      if (idOf(current) !== expect) throw movedOn();
       const like = tagged(current, op);
       commit();
       const id = await vault.set(value, like, inner);

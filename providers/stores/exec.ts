@@ -4,7 +4,7 @@ import { ProviderError } from "../../src/core/errors.ts";
 import { Secret } from "../../src/core/secret.ts";
 import type { Check, Revision, Store, Stored } from "../../src/ports.ts";
 import { timeLimit } from "../config-keys.ts";
-import { CALL_LIMIT_MS, check, defineStore, durationMs, refused, type Tools } from "../kit.ts";
+import { CALL_LIMIT_MS, check, defineStore, durationMs, movedOn, refused, type Tools } from "../kit.ts";
 import { type Ended, programCheck, runProgram } from "../program.ts";
 
 const argv = z.array(z.string()).check(z.minLength(1));
@@ -74,7 +74,7 @@ const openExec = (
     const began = performance.now();
     const before = await read(signal);
     if (before?.secret.equals(next)) return before.revision;
-    if ((before?.revision ?? null) !== expect) throw refused("CONFLICT", "it holds another value by now");
+    if ((before?.revision ?? null) !== expect) throw movedOn();
     await change(writeArgv, began, signal, next.reveal());
     return revisionOf(next);
   };
@@ -100,7 +100,7 @@ const openExec = (
     const began = performance.now();
     const before = await read(signal);
     if (before === null) return;
-    if (before.revision !== expect) throw refused("CONFLICT", "it holds another value by now");
+    if (before.revision !== expect) throw movedOn();
     await change(words, began, signal);
   };
 

@@ -2,7 +2,6 @@ import { type Applied, ProviderError } from "../../src/core/errors.ts";
 import type { Revision } from "../../src/ports.ts";
 import { field } from "../kubernetes.ts";
 
-/** A Secret as it stands. */
 export type Held = {
   readonly revision: Revision;
   /** Of our entry; null where it is absent or empty. */

@@ -3,7 +3,7 @@ import { ProviderError } from "../../src/core/errors.ts";
 import { Secret } from "../../src/core/secret.ts";
 import type { Revision, Store, Witness, WriteOp } from "../../src/ports.ts";
 import { flag } from "../config-keys.ts";
-import { bounded, defineStore, refused, type Tools, witnessIn, witnessText } from "../kit.ts";
+import { bounded, defineStore, movedOn, refused, type Tools, witnessIn, witnessText } from "../kit.ts";
 import {
   DNS_LABEL,
   DNS_NAME,
@@ -107,7 +107,7 @@ const openSecret = (config: Config, tools: Tools): Store => {
       if (held === null && !create) throw absent();
       if (held?.value?.equals(bytes)) return held.revision;
       const stands = held === null || held.value === null ? null : held.revision;
-      if (stands !== expect) throw refused("CONFLICT", "it holds another value by now");
+      if (stands !== expect) throw movedOn();
       const bar = held === null ? null : barred(held);
       if (bar !== null) throw bar;
       const data = { [key]: bytes.toString("base64") };
@@ -128,7 +128,7 @@ const openSecret = (config: Config, tools: Tools): Store => {
     within(signal, async (both, commit) => {
       const held = await fetched(both);
       if (held === null || held.value === null) return;
-      if (held.revision !== expect) throw refused("CONFLICT", "it holds another value by now");
+      if (held.revision !== expect) throw movedOn();
       const bar = barred(held);
       if (bar !== null) throw bar;
       const body = { metadata: { resourceVersion: held.revision }, data: { [key]: null } };
