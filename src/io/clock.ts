@@ -3,7 +3,6 @@ import type { Clock } from "../ports.ts";
 /** A timer longer than this fires at once, so a longer sleep ends early (24.8 days) and its caller looks again. */
 const MAX_TIMER_MS = 2 ** 31 - 1;
 
-/** The machine's clock. */
 export const systemClock: Clock = {
   now: () => Date.now(),
   // Not performance.now(): its first use loads ten modules of Node.

@@ -151,7 +151,6 @@ const resolveValues = (document: Document, place: (offset: number) => string): S
   };
 };
 
-/** A path as the key of a map. */
 export const idOf = (path: Path): string => JSON.stringify(path);
 
 const startOf = (node: unknown): number | undefined =>

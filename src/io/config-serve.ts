@@ -4,7 +4,6 @@ import { parseDuration } from "../core/policy.ts";
 
 z.config({ jitless: true });
 
-/** How the daemon runs. */
 export type ServeConfig = {
   readonly listen: string;
   readonly host: string;

@@ -40,7 +40,6 @@ const FOR_LEDGER = { "--reason <text>": "for the ledger", "--ticket <id>": "for 
 const RESTARTED = { "--restarted": "everything that reads the stores was restarted" };
 const YES = { "--yes": "do not ask before the first write" };
 
-/** The command table. */
 export const addCommands = (program: Command, run: (job: Job) => void): void => {
   const add = (parent: Command, words: string, { about, options = {}, hidden = [], ...entry }: Entry) => {
     const command = parent.command(words).description(about);

@@ -1,7 +1,6 @@
 import { field, type KubeAnswer } from "../../../providers/kubernetes.ts";
 import { MAX_LINE } from "../../core/chain.ts";
 
-/** What is there under an entry's name. */
 export type Found =
   | { readonly state: "read"; readonly bytes: Buffer }
   | { readonly state: "absent" }

@@ -16,7 +16,6 @@ export type Order = "revoke-first" | "replace-first";
 
 /** What the rotator knows as bounds, and what really was: seen by the sandbox, or by the service's own log. */
 type Measured = { readonly atLeastMs: number; readonly atMostMs: number; readonly reallyMs: number };
-/** The figures of one act. */
 export type Act = {
   readonly order: Order;
   readonly mode: string;

@@ -21,12 +21,10 @@ export type Program = {
   readonly run: (args: readonly string[], stdin?: string) => Promise<Answer>;
   /** Everything that all runs printed, for the search for keys. */
   readonly printed: () => string;
-  /** Ends what still runs. */
   readonly stop: () => Promise<void>;
 };
 
 type Options = {
-  /** Program and first arguments. */
   readonly command: readonly string[];
   readonly cwd: string;
   readonly env: Readonly<Record<string, string>>;

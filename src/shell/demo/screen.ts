@@ -2,7 +2,6 @@ import { RotatorError } from "../../core/errors.ts";
 import type { Io } from "../io.ts";
 import { paint } from "../print.ts";
 
-/** One finished step of the story. */
 export type StepLine = { readonly step: number; readonly text: string; readonly figure: string };
 
 /** What a step found, and the command that did it. */
@@ -20,7 +19,6 @@ export type Screen = {
 
 const WIDTH = 79;
 
-/** Milliseconds as people read them. */
 export const seconds = (ms: number): string => `${(ms / 1000).toFixed(1)} s`;
 
 /** Stops the demo: something is not as it should be. */

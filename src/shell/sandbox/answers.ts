@@ -30,7 +30,6 @@ const RM: Readonly<Record<number, string>> = {
   500: "Internal Server Error",
 };
 
-/** Sends JSON and ends the answer. */
 export const sendJson = (response: ServerResponse, status: number, body: unknown, headers = {}): void => {
   const bytes = Buffer.from(JSON.stringify(body));
   response.writeHead(status, {

@@ -33,7 +33,6 @@ export type State = {
   readonly keys: () => readonly KeyInfo[];
   readonly stats: (ref: KeyRef) => KeyStats;
   readonly find: (ref: KeyRef) => KeyInfo | null;
-  /** Judges one request and counts it. */
   readonly judge: (key: string | undefined) => Judgement;
   readonly clients: Map<string, Client>;
 };
