@@ -155,12 +155,42 @@ const failed = (app: string, s: AppState): readonly NextStep[] => {
   ];
 };
 
-/** What happens next and who does it. Commands can be pasted as they are. `clock` shows an instant in the app's time zone. */
+/** Of old keys that are in no place that can be read: who asks IMKIT about one needs the key itself. */
+export const lostSteps = (app: string, lost: readonly Fp[]): readonly NextStep[] => {
+  if (lost.length === 0) return [];
+  const names = `the old key${lost.length > 1 ? "s" : ""} ${lost.map(showFp).join(", ")}`;
+  return [
+    you(
+      `Nobody here has ${names}, so IMKIT cannot be asked about it. If somebody has that key, give it in`,
+      cmd(`confirm-revoked ${app} --key-from-stdin`),
+    ),
+    you(
+      "If it is lost, revoke it in the Dashboard, and vouch for that; it is recorded as attested, not as proved",
+      cmd(`confirm-revoked ${app} --waive --reason "revoked in the Dashboard"`),
+    ),
+  ];
+};
+
+const waitingRevoke = (app: string, s: AppState, clock: Clock, lost: readonly Fp[]): readonly NextStep[] => {
+  const isAll = unproved(s).every((fp) => lost.includes(fp));
+  return [
+    you(`In ${DASHBOARD} revoke ${nameOldKey(s, clock)}`),
+    // Before a person vouches for what is lost: he would vouch for the rest too.
+    ...(isAll ? [] : [you("Then have it proved", cmd(`confirm-revoked ${app}`))]),
+    ...lostSteps(app, lost),
+  ];
+};
+
+/**
+ * What happens next and who does it. Commands can be pasted as they are. `clock` shows an instant in the app's time zone. `lost`: old keys
+ * that are known to be in no place that can be read.
+ */
 export const nextSteps = (
   app: string,
   s: AppState,
   phase: Phase,
   clock: Clock = (ts) => ts,
+  lost: readonly Fp[] = [],
 ): readonly NextStep[] => {
   switch (phase) {
     case "new":
@@ -190,10 +220,7 @@ export const nextSteps = (
       ];
     }
     case "waiting-revoke":
-      return [
-        you(`In ${DASHBOARD} revoke ${nameOldKey(s, clock)}`),
-        you("Then have it proved", cmd(`confirm-revoked ${app}`)),
-      ];
+      return waitingRevoke(app, s, clock, lost);
     case "wrong-key-revoked":
       return wrongKey(app, s);
     case "failed":

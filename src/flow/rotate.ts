@@ -25,8 +25,8 @@ export type RotateOptions = OpenOptions & {
   readonly confirm: boolean;
   /** How long to wait for a person: key, restart, revocation. 0 = not at all. */
   readonly waitMs: number;
-  /** Called each time before the wait goes on; ends it by returning true. */
-  readonly waiting?: (phase: Phase, state: AppState) => Promise<boolean> | boolean;
+  /** Called each time before the wait goes on; ends it by returning true. `lost` as in `Rotated`. */
+  readonly waiting?: (phase: Phase, state: AppState, lost: readonly Fp[]) => Promise<boolean> | boolean;
 };
 
 /** `follows`: another process may go on with what was recorded here; it is waited for, however long it works. */
@@ -39,6 +39,8 @@ export type Rotated = {
   readonly worked: string | null;
   readonly head: { readonly seq: number; readonly h: string } | null;
   readonly ends: ReadonlyMap<Fp, ProofEnd>;
+  /** Old keys that wait for their revocation and are in no place that can be read, so that nobody can prove them dead. */
+  readonly lost: readonly Fp[];
 };
 
 /** Between two looks at IMKIT while a person is waited for; the ledger is looked at more often. */
@@ -185,11 +187,27 @@ export const work = async (
     if (left <= 0) break;
     const again = fresh(journal.state(), phase);
     if (!WAITS.includes(phase) && again === null) break;
-    if (again === null && (await options.waiting?.(phase, journal.state()))) break;
+    const lost = await lostKeys(journal, keys);
+    if (again === null && (await options.waiting?.(phase, journal.state(), lost))) break;
     await watchLedger(hands, journal, Math.min(again ?? POLL_MS, left));
   }
   await sayStillAccepted(journal, keys);
-  return { state: journal.state(), phase: phaseOf(journal.state()), worked, head: journal.head(), ends };
+  const lost = hands.signal.aborted ? [] : await lostKeys(journal, keys);
+  return {
+    state: journal.state(),
+    phase: phaseOf(journal.state()),
+    worked,
+    head: journal.head(),
+    ends,
+    lost,
+  };
+};
+
+const lostKeys = async (journal: Journal, keys: Keys): Promise<readonly Fp[]> => {
+  const s = journal.state();
+  if (phaseOf(s) !== "waiting-revoke") return [];
+  const found = await Promise.all(unproved(s).map(async (fp) => ({ fp, key: await keys.find(fp) })));
+  return found.flatMap(({ fp, key }) => (key === null ? [fp] : []));
 };
 
 /** Somebody gave what was waited for, or took away what was, while this one looked. */

@@ -89,6 +89,7 @@ const standing = (journal: Journal): Rotated => ({
   worked: isOpen(journal.state()) ? (journal.state().rotation?.id ?? null) : null,
   head: journal.head(),
   ends: new Map(),
+  lost: [],
 });
 
 const move = async (hands: Hands, journal: Journal, options: TickOptions): Promise<Moved> => {

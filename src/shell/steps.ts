@@ -1,5 +1,6 @@
 import type { Phase } from "../core/outcome.ts";
 import { type NextStep, nextSteps } from "../core/steps.ts";
+import type { Fp } from "../core/secret.ts";
 import type { AppState } from "../core/state.ts";
 import type { Wired } from "./wire.ts";
 
@@ -14,10 +15,12 @@ export const pauseSteps = (wired: Wired): readonly NextStep[] => {
 };
 
 /** What happens next and who does it. */
-export const stepsOf = (wired: Wired, state: AppState, phase: Phase): readonly NextStep[] => [
-  ...pauseSteps(wired),
-  ...nextSteps(wired.name, state, phase, wired.clock),
-];
+export const stepsOf = (
+  wired: Wired,
+  state: AppState,
+  phase: Phase,
+  lost: readonly Fp[] = [],
+): readonly NextStep[] => [...pauseSteps(wired), ...nextSteps(wired.name, state, phase, wired.clock, lost)];
 
 /** The same as lines of an error's `do`. */
 export const linesOf = (steps: readonly NextStep[]): readonly string[] =>

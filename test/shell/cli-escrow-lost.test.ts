@@ -40,6 +40,28 @@ const toGate = async (w: World): Promise<string> => {
 };
 
 describe.concurrent("escrow is lost", { timeout: 90_000 }, () => {
+  it("at the gate rotate names the old key that nobody can prove dead, with the ways that are left", async () => {
+    const w = await world();
+    await toGate(w);
+    rmSync(escrowDir(w), { recursive: true });
+    const old = await fpOf(w, w.sandbox.firstKey());
+    const { code, end } = await json(w, ["rotate", "demo"]);
+    expect(code).toBe(3);
+    const next = end["next"] as { readonly text: string; readonly command: string | null }[];
+    expect(next[0]?.text).toContain("revoke the API Key");
+    expect(next[1]?.text).toContain(`Nobody here has the old key ${old}`);
+    expect(next.map(({ command }) => command)).toEqual([
+      null,
+      "imkit-rotator confirm-revoked demo --key-from-stdin",
+      'imkit-rotator confirm-revoked demo --waive --reason "revoked in the Dashboard"',
+    ]);
+    const waiting = await w.run(["rotate", "demo", "--wait=1s"]);
+    expect(waiting.stderr).toContain("--key-from-stdin");
+    expect(waiting.stderr).not.toContain("proves it by itself");
+    w.sandbox.revoke(1);
+    expect((await paste(w, next[1]?.command, w.sandbox.firstKey())).code).toBe(0);
+  });
+
   it("after the stores were written: the new key is read back from one, the old key is given once more", async () => {
     const w = await world({ stores: ["one", "two"] });
     const key = await toGate(w);

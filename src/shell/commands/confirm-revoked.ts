@@ -2,6 +2,7 @@ import { RotatorError } from "../../core/errors.ts";
 import { failureOf, phaseOf } from "../../core/outcome.ts";
 import { exitOf, whereKeysAre } from "../../core/report.ts";
 import { showFp } from "../../core/secret.ts";
+import { lostSteps } from "../../core/steps.ts";
 import { type Confirmed, confirmRevoked } from "../../flow/confirm.ts";
 import type { Io } from "../io.ts";
 import { headText, nextJson, paint, printLines, printNext, printWords } from "../print.ts";
@@ -129,6 +130,10 @@ const failure = (wired: Wired, c: Confirmed): RotatorError => {
   const lost =
     c.why === "" ? c.proofs.filter((p) => !p.proved && !p.attested && p.verdict === "unclear") : [];
   const names = lost.map((p) => showFp(p.fp)).join(", ");
+  const without = lostSteps(
+    wired.name,
+    lost.map((p) => p.fp),
+  );
   return new RotatorError("IMKIT_UNCLEAR", {
     why:
       c.why !== ""
@@ -137,17 +142,10 @@ const failure = (wired: Wired, c: Confirmed): RotatorError => {
     state,
     do: [
       ...linesOf(pauseSteps(wired)),
-      ...(lost.length === 0 ? [] : waysWithout(wired.name)),
+      ...linesOf(without),
       `imkit-rotator confirm-revoked ${wired.name}`,
       `imkit-rotator doctor ${wired.name}`,
     ],
+    hints: hintsOf(without),
   });
 };
-
-/** A key that is in no place that can be read. */
-const waysWithout = (app: string): readonly string[] => [
-  "If somebody has that key, give it in:",
-  `imkit-rotator confirm-revoked ${app} --key-from-stdin`,
-  "If it is lost, revoke it in the Dashboard, and vouch for that; it is recorded as attested, not as proved:",
-  `imkit-rotator confirm-revoked ${app} --waive --reason "revoked in the Dashboard"`,
-];

@@ -117,7 +117,7 @@ export const oldKeysWords = (s: AppState): string => {
 const wordOf = (phase: Phase): string =>
   phase === "idle" ? "due" : phase === "blackout" ? "in blackout: no key works" : phase;
 
-const endOf = (wired: Wired, { state, phase, worked }: Rotated, tick: TickEnd | null): End => {
+const endOf = (wired: Wired, { state, phase, worked, lost }: Rotated, tick: TickEnd | null): End => {
   const ended = worked !== null && state.rotation?.id === worked ? state.rotation.ended : null;
   if (ended === "done") return { status: "done", exit: 0, next: [] };
   if (phase === "idle" || phase === "new") {
@@ -128,7 +128,7 @@ const endOf = (wired: Wired, { state, phase, worked }: Rotated, tick: TickEnd | 
       next: stepsOf(wired, state, "waiting-key"),
     };
   }
-  const next = [...(tick?.first ?? []), ...stepsOf(wired, state, phase)];
+  const next = [...(tick?.first ?? []), ...stepsOf(wired, state, phase, lost)];
   if (tick?.isHeld) return { status: "waiting", exit: 0, next: tick.first ?? [] };
   const exit = exitOf(state, phase);
   return { status: statusOf(exit), exit: exit === 3 && tick !== null ? 0 : exit, next };

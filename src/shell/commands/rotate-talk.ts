@@ -1,6 +1,8 @@
 import { RotatorError } from "../../core/errors.ts";
 import type { Phase } from "../../core/outcome.ts";
+import type { Fp } from "../../core/secret.ts";
 import type { AppState } from "../../core/state.ts";
+import type { RotateOptions } from "../../flow/rotate.ts";
 import { stage } from "../../flow/stage.ts";
 import { asRotatorError } from "../fault.ts";
 import type { Io } from "../io.ts";
@@ -13,9 +15,9 @@ import type { Wired } from "../wire.ts";
 const NEEDS_KEY: readonly Phase[] = ["waiting-key", "blackout"];
 
 export type Talk = {
-  readonly say: (phase: Phase, state: AppState) => void;
+  readonly say: (phase: Phase, state: AppState, lost?: readonly Fp[]) => void;
   /** For `rotate`: true ends its wait. @throws RotatorError INTERRUPTED after Ctrl-C at the question for a key */
-  readonly waiting: (phase: Phase, state: AppState) => Promise<boolean>;
+  readonly waiting: NonNullable<RotateOptions["waiting"]>;
   readonly hasRestarted: () => boolean;
   /** Whether Enter was pressed since the last call. */
   readonly takeRestarted: () => boolean;
@@ -32,24 +34,24 @@ export const waitingTalk = (io: Io, wired: Wired, asks: boolean): Talk => {
   let entered = false;
   const question = askForKey(io, wired);
 
-  const say = (phase: Phase, state: AppState): void => {
-    const turn = turnOf(phase, state);
+  const say: Talk["say"] = (phase, state, lost = []) => {
+    const turn = [turnOf(phase, state), ...lost].join(" ");
     if (said === turn) return;
     said = turn;
     io.say(paint(io, "bold", `■ Your turn: ${wired.name} is ${phase}. Ctrl-C is safe: nothing is lost.`));
-    printNext(io, stepsOf(wired, state, phase), io.say);
+    printNext(io, stepsOf(wired, state, phase, lost), io.say);
     if (asks && phase === "waiting-restart") io.say("  Or press Enter here when all was restarted.");
-    if (phase === "waiting-revoke")
+    if (phase === "waiting-revoke" && lost.length === 0)
       io.say("  Or leave this open: it looks again and again, and proves it by itself.");
     if (asks && NEEDS_KEY.includes(phase)) io.say("  Or paste the new key here, and this goes on by itself.");
   };
 
   return {
     say,
-    waiting: async (phase, state) => {
+    waiting: async (phase, state, lost) => {
       const isMissing = NEEDS_KEY.includes(phase);
       if (!isMissing) await question.close();
-      say(phase, state);
+      say(phase, state, lost);
       if (asks && isMissing) question.open();
       if (asks && phase === "waiting-restart") entered = await pressEnter(io, 5_000);
       return entered;

@@ -125,9 +125,9 @@ export const follow = async (
   const left = (): number => Math.max(0, until - hands.clock.monotonic());
   const talk = waitingTalk(io, wired, asks);
   const aside = besideWaiting(wired, !asks);
-  const waiting: RotateOptions["waiting"] = (phase, state) => {
+  const waiting: RotateOptions["waiting"] = (phase, ...rest) => {
     aside.look(phase);
-    return talk.waiting(phase, state);
+    return talk.waiting(phase, ...rest);
   };
   const options = (again: boolean): RotateOptions => ({
     reason: flags.reason ?? null,

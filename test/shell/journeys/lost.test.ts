@@ -43,7 +43,11 @@ describe.skipIf(!hasTerminal).concurrent("what is lost", { timeout: 120_000 }, (
     expect(j.holds()).toEqual({ one: "new2", two: "new2" });
     const gate = await j.take(written);
     expect(gate).toMatchObject({ code: 3 });
-    const unclear = await j.take(gate, { exits: { "confirm-revoked demo": 1 } });
+    const unclear = await j.take(gate, {
+      choose: /revoke every API Key|confirm-revoked demo$/,
+      exits: { "confirm-revoked demo": 1 },
+      paste: [j.key("new1")],
+    });
     expect(unclear).toMatchObject({ code: 1, error: { code: "IMKIT_UNCLEAR" } });
     const done = await j.take(unclear, {
       choose: /--waive/,
