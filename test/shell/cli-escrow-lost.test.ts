@@ -55,7 +55,9 @@ describe.concurrent("escrow is lost", { timeout: 90_000 }, () => {
       "imkit-rotator confirm-revoked demo --key-from-stdin",
       'imkit-rotator confirm-revoked demo --waive --reason "revoked in the Dashboard"',
     ]);
-    const waiting = await w.run(["rotate", "demo", "--wait=1s"]);
+    const waiting = await w.run(["rotate", "demo", "--wait=60s"], {
+      signalAfter: { text: /--waive/, signal: "SIGTERM" },
+    });
     expect(waiting.stderr).toContain("--key-from-stdin");
     expect(waiting.stderr).not.toContain("proves it by itself");
     w.sandbox.revoke(1);

@@ -265,7 +265,7 @@ describe.concurrent("doctor and old keys", () => {
     );
   });
 
-  it("it gave none when it was last asked: the same, with what it says now", async () => {
+  it("none when it was last asked either: the same, with what IMKIT says now", async () => {
     const w = await world();
     const key = w.sandbox.issue();
     const over = w.sandbox.fault({ kind: "500", key: 2, count: Number.POSITIVE_INFINITY });
