@@ -103,9 +103,7 @@ export const awsOf = (secretId: string, login: Login): Aws => {
         const wanted = "label" in which ? { VersionStage: which.label } : { VersionId: which.version };
         const got = await client.send(
           new sdk.GetSecretValueCommand({ SecretId: idIn(secretId, region), ...wanted }),
-          {
-            abortSignal: signal,
-          },
+          { abortSignal: signal },
         );
         if (got.VersionId === undefined) throw noSense();
         return {

@@ -44,11 +44,7 @@ const REASONS: Readonly<Record<string, Reason>> = {
     fix: 'az keyvault network-rule add --name {vault} --ip-address "$MY_ADDRESS"   # as the vault sees this host',
   },
   ObjectIsDeletedButRecoverable: { code: "SOFT_DELETED", hint: "the secret is deleted", fix: RECOVER },
-  ObjectIsBeingDeleted: {
-    code: "SOFT_DELETED",
-    hint: "the secret is being deleted right now",
-    fix: RECOVER,
-  },
+  ObjectIsBeingDeleted: { code: "SOFT_DELETED", hint: "the secret is being deleted right now", fix: RECOVER },
   ObjectIsBeingRecovered: {
     code: "UNAVAILABLE",
     hint: "the secret is being recovered right now; that takes up to 2 minutes",

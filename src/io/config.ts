@@ -77,9 +77,7 @@ export type Config = {
 
 /** Any Standard Schema; zod's are. */
 export type Schema = {
-  readonly "~standard": {
-    readonly validate: (value: unknown) => SchemaResult | Promise<SchemaResult>;
-  };
+  readonly "~standard": { readonly validate: (value: unknown) => SchemaResult | Promise<SchemaResult> };
 };
 type SchemaResult =
   | { readonly value: unknown; readonly issues?: undefined }

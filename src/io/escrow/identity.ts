@@ -66,9 +66,7 @@ export const defaultIdentity =
       if (error instanceof RotatorError) throw error;
       throw failed(
         `The escrow identity ${path} could not be made (${errnoOf(error) || "unexpected failure"}).`,
-        {
-          do: [ADVICE],
-        },
+        { do: [ADVICE] },
       );
     }
     throw failed(`The escrow identity ${path} is missing.`, {

@@ -14,10 +14,7 @@ const LF = 10;
 export const made = (app: string, name: string, bytes: Uint8Array) => ({
   apiVersion: "v1",
   kind: "ConfigMap",
-  metadata: {
-    name,
-    labels: { "app.kubernetes.io/managed-by": "imkit-rotator", "imkit-rotator/app": app },
-  },
+  metadata: { name, labels: { "app.kubernetes.io/managed-by": "imkit-rotator", "imkit-rotator/app": app } },
   immutable: true,
   binaryData: { [DATA]: Buffer.from(bytes).toString("base64") },
 });
