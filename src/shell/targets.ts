@@ -5,6 +5,9 @@ import type { App } from "../flow/hands.ts";
 import type { Inbox } from "../flow/inbox.ts";
 import type { AppConfig, RolloutConfig, StoreConfig } from "../io/config.ts";
 
+/** What an app without rollouts has: a person restarts what reads its stores. */
+const MANUAL = { name: "manual", type: "manual", required: true, canary: false, after: [], settings: {} };
+
 /** Opens every store and rollout of an app. @throws RotatorError CONFIG_INVALID */
 export const openTargets = async (app: AppConfig, tools: Tools): Promise<App> => {
   const stores = await Promise.all(
@@ -25,20 +28,7 @@ export const openTargets = async (app: AppConfig, tools: Tools): Promise<App> =>
     }
     places.set(plan.where, plan.name);
   }
-  const written: readonly RolloutConfig[] =
-    app.rollouts.length > 0
-      ? app.rollouts
-      : [
-          {
-            name: "manual",
-            type: "manual",
-            required: true,
-            settings: {},
-            position: app.position,
-            canary: false,
-            after: [],
-          },
-        ];
+  const written = app.rollouts.length > 0 ? app.rollouts : [{ ...MANUAL, position: app.position }];
   const rollouts = await Promise.all(
     written.map(async (target) => {
       const rollout = await opening(target, async () =>

@@ -15,11 +15,7 @@ import { stepsOf } from "../steps.ts";
 import type { Wired } from "../wire.ts";
 import { waitOf } from "./rotate.ts";
 
-export type AdoptFlags = {
-  readonly current?: string;
-  readonly newLedger?: boolean;
-  readonly wait?: string;
-};
+export type AdoptFlags = { readonly current?: string; readonly newLedger?: boolean; readonly wait?: string };
 
 /**
  * Records which key the stores hold now; on an adopted app says whether they still do. Writes no store.
@@ -83,11 +79,7 @@ const tell = (io: Io, wired: Wired, journal: Journal, taken: Taken, begun: Succe
         stale,
         staged: s.staged === null ? null : showFp(s.staged.fp),
         stores,
-        found: taken.found.map((f) => ({
-          fingerprint: showFp(f.fp),
-          verdict: f.verdict,
-          stores: f.stores,
-        })),
+        found: taken.found.map(({ fp, verdict, stores }) => ({ fingerprint: showFp(fp), verdict, stores })),
         newLedger:
           begun === null ? null : { why: begun.why, successorOf: begun.successorOf, aside: begun.aside },
         head: headText(journal.head()),

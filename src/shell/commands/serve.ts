@@ -41,9 +41,7 @@ export const serveCommand = async (io: Io, globals: Globals): Promise<number> =>
     if (found !== seen && found !== digest)
       log.warn(
         "The config file was changed. This daemon works with the one that it started with; restart it.",
-        {
-          path: config.path,
-        },
+        { path: config.path },
       );
     seen = found;
   };

@@ -39,10 +39,7 @@ const look = async (
   try {
     return { view: await status(await wired.hands(), { probe }), error: null };
   } catch (thrown) {
-    return {
-      view: { state: EMPTY, stores: [], probe: null, head: null },
-      error: asRotatorError(thrown),
-    };
+    return { view: { state: EMPTY, stores: [], probe: null, head: null }, error: asRotatorError(thrown) };
   }
 };
 
@@ -79,22 +76,13 @@ const present = (io: Io, wired: Wired, view: StatusView, isBroken: boolean) => {
       fingerprint: showFp(d),
       verdict: s.verdicts.get(d)?.verdict ?? "unclear",
     })),
-    stores: view.stores.map((t) => ({
-      name: t.name,
-      type: t.type,
-      where: t.where,
-      state: t.state,
-      fingerprint: t.fp === null ? null : showFp(t.fp),
-      code: t.code,
-    })),
+    stores: view.stores.map(({ name, type, where, state, fp, code }) => {
+      const fingerprint = fp === null ? null : showFp(fp);
+      return { name, type, where, state, fingerprint, code };
+    }),
     workloads: isOpen(s)
       ? workloadLines(s)
-      : wired.app.rollouts.map(({ plan }) => ({
-          name: plan.name,
-          state: "done" as const,
-          proof: null,
-          reason: null,
-        })),
+      : wired.app.rollouts.map(({ plan: { name } }) => ({ name, state: "done", proof: null, reason: null })),
     head: headText(view.head),
     next: isBroken ? [] : nextJson(io, nextSteps(wired.name, s, words, wired.clock)),
   };
