@@ -1,3 +1,4 @@
+import { rolloutsDone, storesDone } from "./next.ts";
 import { failureOf, type Phase } from "./outcome.ts";
 import { workloadLines } from "./report.ts";
 import { type Fp, showFp } from "./secret.ts";
@@ -109,6 +110,25 @@ const wrongKey = (app: string, s: AppState): readonly NextStep[] => {
   ];
 };
 
+/** No key in use works any more, and one target holds up others: before all are well, an ordinary rotation does not go on. */
+export const outageSteps = (app: string, s: AppState): readonly NextStep[] => {
+  const r = isOpen(s) ? s.rotation : null;
+  if (r === null || r.mode !== "replace" || r.emergency !== null) return [];
+  const target = failureOf(r)?.target ?? null;
+  const stores = [...r.stores.values()];
+  const holds = stores.some((t) => t.state === "written" || t.state === "unchanged");
+  const isHeldUp =
+    stores.some((t) => t.state === "pending" && t.preflight?.ok === true) ||
+    (holds && !storesDone(r) && !rolloutsDone(r));
+  if (target === null || !isHeldUp) return [];
+  return [
+    you(
+      `Services are failing, because the old key is dead, and ${target} holds up every other store and workload. In an emergency it does not: do all that can be done now`,
+      cmd(`rotate ${app} --emergency`),
+    ),
+  ];
+};
+
 const failed = (app: string, s: AppState): readonly NextStep[] => {
   const code = s.rotation === null ? undefined : failureOf(s.rotation)?.code;
   if (code === "KEY_REJECTED") {
@@ -149,6 +169,7 @@ const failed = (app: string, s: AppState): readonly NextStep[] => {
     ];
   }
   return [
+    ...outageSteps(app, s),
     ...stopLeak(s),
     you("See what is wrong", cmd(`doctor ${app}`)),
     tool("Then go on where it stopped", cmd(`rotate ${app}`)),

@@ -239,6 +239,34 @@ describe.concurrent("rotate --json, refused or failed: the result, then the erro
     expect([c.code, d.code]).toEqual([3, 3]);
   });
 
+  it("one store stops all while services are failing: the first way out leaves that one alone, and says why", async () => {
+    const w = await staged({ stores: ["one", "two"], sandbox: { mode: "replace" } });
+    rmSync(join(w.dir, "two.env"));
+    const ran = await rotate(w);
+    ended(ran, "failed", 1, "STORE_FAILED");
+    expect(w.value("one")).toBe(w.sandbox.firstKey());
+    const first = "imkit-rotator rotate demo --emergency";
+    expect(lastJson(ran.stdout)["do"]).toMatchObject([
+      first,
+      expect.anything(),
+      expect.anything(),
+      expect.anything(),
+    ]);
+    expect(resultOf(ran)["next"]).toMatchObject([
+      {
+        text: expect.stringMatching(/^Services are failing.*two holds up every other.*In an emergency/),
+        command: first,
+      },
+      { command: "imkit-rotator doctor demo" },
+      {},
+    ]);
+    expect(ran.stderr).toMatch(/Do +Services are failing[^]*rotate demo --emergency[^]*doctor demo/);
+    const again = await rotate(w, "--emergency");
+    ended(again, "failed", 1, "STORE_FAILED");
+    expect(w.value("one")).not.toBe(w.sandbox.firstKey());
+    expect(lastJson(again.stdout)["do"]).not.toContain(first);
+  });
+
   it("the new key rejected: 4; IMKIT without a clear answer: 1", async () => {
     const [w, v] = await Promise.all([staged(), staged()]);
     w.sandbox.revoke(2);

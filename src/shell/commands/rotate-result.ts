@@ -10,7 +10,7 @@ import {
   whereKeysAre,
   workloadLines,
 } from "../../core/report.ts";
-import { type NextStep } from "../../core/steps.ts";
+import { type NextStep, outageSteps } from "../../core/steps.ts";
 import { showFp } from "../../core/secret.ts";
 import { type AppState, oldOnes } from "../../core/state.ts";
 import type { Rotated } from "../../flow/rotate.ts";
@@ -142,6 +142,8 @@ const failureWords = (wired: Wired, { state, phase }: Rotated): RotatorError => 
   const reason = target === null ? undefined : state.rotation?.rollouts.get(target)?.reason;
   const [remark = "", fix] = (target === null ? "" : (wired.notes(target)[0] ?? "")).split("  Fix: ");
   const steps = stepsOf(wired, state, phase);
+  const lines = linesOf(steps);
+  const urgent = linesOf(outageSteps(wired.name, state)).filter((line) => lines.includes(line));
   return new RotatorError(code, {
     what: target === null ? CODES[code].what : `${whatOf(code).replace(/\.$/, "")}: ${target}.`,
     why: [
@@ -152,7 +154,7 @@ const failureWords = (wired: Wired, { state, phase }: Rotated): RotatorError => 
       ...(remark === "" ? [] : [remark]),
     ].join("\n"),
     state: whereKeysAre(state),
-    do: [...wayOut(wired, state, failure, fix), ...linesOf(steps)],
+    do: [...new Set([...urgent, ...wayOut(wired, state, failure, fix), ...lines])],
     hints: hintsOf(steps),
   });
 };
