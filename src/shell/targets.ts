@@ -4,6 +4,7 @@ import { ProviderError, RotatorError } from "../core/errors.ts";
 import type { App } from "../flow/hands.ts";
 import type { Inbox } from "../flow/inbox.ts";
 import type { AppConfig, RolloutConfig, StoreConfig } from "../io/config.ts";
+import type { Store } from "../ports.ts";
 
 /** What an app without rollouts has: a person restarts what reads its stores. */
 const MANUAL = { name: "manual", type: "manual", required: true, canary: false, after: [], settings: {} };
@@ -12,10 +13,11 @@ const MANUAL = { name: "manual", type: "manual", required: true, canary: false, 
 export const openTargets = async (app: AppConfig, tools: Tools): Promise<App> => {
   const stores = await Promise.all(
     app.stores.map(async (target) => {
-      const store = await opening(target, async () =>
+      const opened = await opening(target, async () =>
         (await loadStoreProvider(target.type, tools.configDir)).open(target.settings, tools),
       );
       const { name, type, required, write } = target;
+      const store = write ? opened : mirror(opened);
       return { store, plan: { name, type, where: store.where, required, write } };
     }),
   );
@@ -47,6 +49,17 @@ export const openTargets = async (app: AppConfig, tools: Tools): Promise<App> =>
     rotateEveryMs: app.rotateEveryMs,
   };
 };
+
+/** A store that somebody else fills: only read, so nobody asks whether it may be written. */
+const mirror = ({ where, caps, read }: Store): Store => ({
+  where,
+  caps: { ...caps, staging: false, retire: false },
+  preflight: async () => [],
+  read,
+  write: async () => {
+    throw new ProviderError("UNSUPPORTED", "not_applied", "write: false");
+  },
+});
 
 /** Opens an app's inboxes. @throws RotatorError CONFIG_INVALID, also for one that is a store of the app */
 export const openInboxes = (app: AppConfig, { stores }: App, tools: Tools): Promise<readonly Inbox[]> =>

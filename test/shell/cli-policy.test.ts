@@ -41,6 +41,37 @@ it("doctor --print-policy: the least rights of each cloud store, with its own na
   expect(k8s?.policy).not.toMatch(/namespace: chat$/m);
 });
 
+it("a store that somebody else fills is only read; two in one namespace have a role each", async () => {
+  const w =
+    await withStores(`      - { name: aws, type: aws-secrets-manager, region: ap-northeast-1, secretId: prod/chat/imkit, write: false }
+      - { name: azure, type: azure-key-vault, vaultUrl: "https://kv-chat.vault.azure.net", secret: imkit-api-key, write: false }
+      - { name: own, type: kubernetes-secret, namespace: chat, secret: imkit-keys, key: api-key }
+      - { name: copy, type: kubernetes-secret, namespace: chat, secret: imkit-copy, key: api-key, create: true, write: false }
+`);
+  const { stdout } = await w.run(["doctor", "--print-policy", "--json"]);
+  const { policies } = lastJson(stdout) as { policies: { policy: string; todo: string }[] };
+  const [aws, azure, own, copy] = policies;
+  expect(aws?.policy).toContain("GetSecretValue");
+  expect(aws?.policy).not.toMatch(/Put|Update/);
+  expect(azure?.policy).toContain("getSecret");
+  expect(azure?.policy).not.toMatch(/setSecret|update|recover/);
+  expect(azure?.todo).toContain((JSON.parse(azure?.policy ?? "") as { Name: string }).Name);
+  const roleIn = (text = ""): unknown =>
+    parseAllDocuments(text)
+      .map((d) => d.toJS() as { kind: string; metadata: object; rules: unknown })
+      .filter(({ kind }) => kind === "Role")
+      .map(({ metadata, rules }) => ({ ...metadata, rules }));
+  const rule = (name: string, verbs: string[]) => ({
+    rules: [{ apiGroups: [""], resources: ["secrets"], resourceNames: [name], verbs }],
+  });
+  expect(roleIn(own?.policy)).toEqual([
+    { name: "imkit-rotator-secret-demo-own", namespace: "chat", ...rule("imkit-keys", ["get", "patch"]) },
+  ]);
+  expect(roleIn(copy?.policy)).toEqual([
+    { name: "imkit-rotator-secret-demo-copy", namespace: "chat", ...rule("imkit-copy", ["get"]) },
+  ]);
+});
+
 it("on a terminal the policy alone is on standard output", async () => {
   const w = await withStores(
     "      - { name: k8s, type: kubernetes-secret, namespace: n, secret: s, key: api-key }\n",

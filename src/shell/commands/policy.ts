@@ -43,7 +43,7 @@ export const printPolicies = (io: Io, apps: readonly Wired[], config: Config): n
   return 0;
 };
 
-const policyOf = (app: string, { name: target, type, settings }: StoreConfig): readonly Policy[] => {
+const policyOf = (app: string, { name: target, type, settings, write }: StoreConfig): readonly Policy[] => {
   const own = new Map(Object.entries(settings ?? {}));
   const text = (key: string, fallback: string): string => {
     const value: unknown = own.get(key);
@@ -52,17 +52,21 @@ const policyOf = (app: string, { name: target, type, settings }: StoreConfig): r
   const base = { app, target, type };
   switch (type) {
     case "aws-secrets-manager":
-      return [{ ...base, format: "json", ...awsPolicy(text("secretId", "NAME"), text("region", "REGION")) }];
+      return [
+        { ...base, format: "json", ...awsPolicy(text("secretId", "NAME"), text("region", "REGION"), write) },
+      ];
     case "azure-key-vault": {
       const vault = new URL(text("vaultUrl", "https://VAULT.invalid")).hostname.split(".")[0] ?? "VAULT";
       const scope = `/subscriptions/SUBSCRIPTION/resourceGroups/GROUP/providers/Microsoft.KeyVault/vaults/${vault}/secrets/${text("secret", "SECRET")}`;
-      const todo = `put SUBSCRIPTION and GROUP in, make the role, then: az role assignment create --assignee ID --role "${azure.Name}" --scope ${scope}`;
-      return [{ ...base, format: "json", policy: JSON.stringify(azure, null, 2), todo }];
+      const of = write ? azure : reading(azure);
+      const todo = `put SUBSCRIPTION and GROUP in, make the role, then: az role assignment create --assignee ID --role "${of.Name}" --scope ${scope}`;
+      return [{ ...base, format: "json", policy: JSON.stringify(of, null, 2), todo }];
     }
     case "kubernetes-secret": {
       const files = own.get("create") === true ? `${role}---\n${create}` : role;
-      const policy = files
+      const policy = (write ? files : role.replace("verbs: [get, patch]", "verbs: [get]"))
         .replaceAll(/^( +namespace:) chat$/gm, `$1 ${text("namespace", "NAMESPACE")}`)
+        .replaceAll(/^( +name: imkit-rotator-secret(-create)?)$/gm, `$1-${app}-${target}`)
         .replaceAll("[imkit-secrets]", `[${text("secret", "imkit-secrets")}]`);
       return [{ ...base, format: "yaml", policy, todo: APPLY }];
     }
@@ -71,9 +75,17 @@ const policyOf = (app: string, { name: target, type, settings }: StoreConfig): r
   }
 };
 
+/** Of a store that somebody else fills. Another name, for the role of one that is written may be in the same place. */
+const reading = (role: typeof azure): typeof azure => ({
+  ...role,
+  Name: `${role.Name} (reads)`,
+  Description: "Read one Key Vault secret. Assign it on that secret alone.",
+  DataActions: role.DataActions.filter((action) => /getSecret|readMetadata/.test(action)),
+});
+
 const APPLY = "put your ServiceAccount in, then: kubectl apply -f -";
 
-/** A Role of its own for each rollout: two may be in one namespace. */
+/** Roles have the target in their names: two may be in one namespace. */
 const rolloutPolicy = (app: string, { name: target, type, settings }: RolloutConfig): readonly Policy[] => {
   if (type !== "kubernetes") return [];
   const { namespace, workloads } = settings as {
@@ -119,13 +131,22 @@ const roomPolicies = (config: Config, apps: readonly string[]): readonly Policy[
 };
 
 /** AWS adds six characters to a name, which a policy by name has to leave open. */
-const awsPolicy = (secretId: string, region: string): { readonly policy: string; readonly todo: string } => {
+const awsPolicy = (
+  secretId: string,
+  region: string,
+  write: boolean,
+): { readonly policy: string; readonly todo: string } => {
   const partition = region.startsWith("cn-") ? "aws-cn" : region.startsWith("us-gov-") ? "aws-us-gov" : "aws";
   const isArn = secretId.startsWith("arn:");
   const arn = isArn
     ? secretId
     : `arn:${partition}:secretsmanager:${region}:ACCOUNT:secret:${secretId}-??????`;
-  const statements = aws.Statement.map((one) => ({ ...one, Resource: arn }));
+  const mayDo = (action: string): boolean => write || /:(Get|Describe)/.test(action);
+  const statements = aws.Statement.map((one) => ({
+    ...one,
+    Action: one.Action.filter(mayDo),
+    Resource: arn,
+  }));
   return {
     policy: JSON.stringify({ ...aws, Statement: statements }, null, 2),
     todo: isArn ? "attach it to the rotator's role" : "put ACCOUNT in, and attach it to the rotator's role",
