@@ -147,7 +147,7 @@ export const goOn = async (
 };
 
 const TOLERATED =
-  /^state\/demo\/(?:ledger|reports)\/\.tmp-[0-9a-f]+$|^home\/\.config\/imkit-rotator\/\.tmp-escrow-identity\.txt-[0-9a-f]+$/;
+  /^state\/demo\/(?:ledger\/\.tmp-|reports\/\.tmp-r-[\w-]+\.(?:json|md)-)[0-9a-f]+$|^home\/\.config\/imkit-rotator\/\.tmp-escrow-identity\.txt-[0-9a-f]+$/;
 
 const atTheEnd = async (world: World, env: string, odd: boolean): Promise<string[]> => {
   const wrong: string[] = [];

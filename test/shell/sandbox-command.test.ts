@@ -27,7 +27,7 @@ type Run = { readonly code: number; readonly out: string; readonly err: string }
 const run = async (
   options: SandboxFlags & { readonly json?: boolean },
   during: (out: string) => Promise<void> = async () => undefined,
-  signal: "SIGINT" | "SIGTERM" = "SIGTERM",
+  signal: "SIGINT" | "SIGTERM" | "SIGHUP" = "SIGTERM",
 ): Promise<Run> => {
   let out = "";
   let err = "";
@@ -64,6 +64,7 @@ describe("imkit-rotator sandbox", () => {
     expect(ended.code).toBe(143);
     await expect(fetch(url)).rejects.toThrow("fetch failed");
     expect((await run({}, undefined, "SIGINT")).code).toBe(130);
+    expect((await run({}, undefined, "SIGHUP")).code).toBe(143);
   });
 
   it("prints one JSON line, and nothing else on stdout or stderr", async () => {
