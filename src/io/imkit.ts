@@ -28,7 +28,10 @@ type Reply = { readonly answer: Answer | null; readonly why: string; readonly he
 const PROBE_PATH = "/admin/connection-count";
 const STATS_PATH = "/admin/stats";
 const TIMEOUTS: ImkitTimeouts = { connect: 5_000, headers: 5_000, total: 15_000 };
-const MAX_BODY_BYTES = 64 * 1024;
+const KIB = 1024;
+const MAX_BODY_BYTES = 64 * KIB;
+/** A success of `/admin/stats` lists the users of an hour. */
+const MAX_STATS_BYTES = 4 * 1024 * KIB;
 
 const nothing = (why: string, heldMs: number | null = null): Reply => ({ answer: null, why, heldMs });
 
@@ -40,10 +43,11 @@ const decode = (chunks: readonly Uint8Array[]): string | null => {
   }
 };
 
-/** One GET, one answer; resolves whatever happens. */
+/** One GET, one answer; resolves whatever happens. `most`: bytes of a success. */
 const exchange = (
   client: Client,
   url: string,
+  most: number,
   key: Secret,
   timeouts: ImkitTimeouts,
   signal: AbortSignal,
@@ -92,7 +96,8 @@ const exchange = (
     );
     stream.on("data", (chunk: Uint8Array) => {
       size += chunk.length;
-      if (size > MAX_BODY_BYTES) refuseBody("answer over 64 KiB");
+      const limit = head?.status === 200 ? most : MAX_BODY_BYTES;
+      if (size > limit) refuseBody(`answer over ${limit / KIB} KiB`);
       else chunks.push(chunk);
     });
     stream.once("end", () => {
@@ -128,12 +133,13 @@ export const imkitPlatform = (options: ImkitOptions): Platform => {
     if (turn.kind === "held") return nothing("IMKIT asked for a pause that is not over", turn.ms);
     if (turn.kind === "interrupted") return nothing("interrupted");
     client ??= loadClient(origin.protocol === "http:", options.lookup);
-    return exchange(await client, new URL(path, origin).href, key, timeouts, signal);
+    const most = path === STATS_PATH ? MAX_STATS_BYTES : MAX_BODY_BYTES;
+    return exchange(await client, new URL(path, origin).href, most, key, timeouts, signal);
   };
 
   const askStats = async (key: Secret, signal: AbortSignal): Promise<Answer | null> => {
     const { answer } = await ask(key, STATS_PATH, false, signal);
-    const wait = answer === null ? null : judge(answer).retryAfterMs;
+    const wait = answer?.status === 429 ? judge(answer).retryAfterMs : null;
     if (wait !== null) budget.hold(wait);
     return answer;
   };
