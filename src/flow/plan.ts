@@ -10,6 +10,7 @@ import { amendments, pendingKey } from "./open.ts";
 import { asProviderError } from "./pass.ts";
 import { examine, modeOf, probeKey } from "./probing.ts";
 import { isOurs, witnessProblem } from "./push.ts";
+import { unusableRoom } from "./rooms.ts";
 
 export type PlanStep = {
   readonly target: string;
@@ -52,10 +53,11 @@ export const plan = async (hands: Hands, drop: readonly string[] = []): Promise<
       };
     }),
   );
-  const verdict = await keyVerdict(hands, journal);
+  const [verdict, unusable] = await Promise.all([keyVerdict(hands, journal), unusableRoom(hands)]);
   const failed = [...stores, ...rollouts].filter((t) => t.required && t.code !== null);
   const worst = failed.find((t) => REFUSALS.has(t.code ?? "")) ?? failed[0];
   const problem =
+    unusable ??
     planProblem(hands, s, drop) ??
     (worst
       ? stop(

@@ -1,6 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { constants } from "node:fs";
-import { type FileHandle, link, lstat, open, readdir, rename, unlink } from "node:fs/promises";
+import { type FileHandle, link, lstat, mkdir, open, readdir, rename, rmdir, unlink } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { makeFolder } from "./make-folder.ts";
 
@@ -67,6 +67,24 @@ export const writePrivate = async (
   }
   await syncFolder(dir);
   return true;
+};
+
+/**
+ * Whether files can be made in a folder, or the folder itself where it is not there yet: a temporary folder is made and taken away again.
+ * @returns null when they can, else the system's name for why not. Never rejects.
+ */
+export const whyNoFiles = async (dir: string): Promise<string | null> => {
+  const trial = join(dir, `${TEMPORARY}${randomBytes(8).toString("hex")}`);
+  try {
+    await mkdir(trial, { mode: 0o700 });
+    await rmdir(trial);
+    return null;
+  } catch (error) {
+    const code = errnoOf(error) || "unexpected failure";
+    if (code !== "ENOENT" || dir === dirname(dir)) return code;
+    const isThere = await lstat(dir).catch(() => null);
+    return isThere === null ? whyNoFiles(dirname(dir)) : code;
+  }
 };
 
 export const unlinkIfThere = async (path: string): Promise<void> => {

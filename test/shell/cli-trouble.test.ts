@@ -3,6 +3,7 @@ import {
   chmodSync,
   cpSync,
   mkdirSync,
+  readdirSync,
   readFileSync,
   renameSync,
   rmSync,
@@ -126,6 +127,29 @@ describe.concurrent("a state directory that cannot be used: exit 2, and the key 
       expect({ dir, code: status.code }).toEqual({ dir, code: dir === "/proc/imkit" ? 0 : 2 });
       expect(status.stdout).toContain("demo");
     }
+  });
+
+  it("doctor, a dry run and stage say so before a key is given, of the identity too", async () => {
+    const w = await world();
+    const cases = [
+      { dir: "/proc/imkit", env: {}, check: "ledger.writable" },
+      { dir: "./state", env: { XDG_CONFIG_HOME: "/proc/imkit" }, check: "escrow.writable" },
+    ];
+    for (const { dir, env, check } of cases) {
+      edit(w, /dir: \S+ /, `dir: ${dir} `);
+      const doctor = await w.run(["doctor", "--json"], { env });
+      expect(doctor.code).toBe(5);
+      const { checks } = lastJson(doctor.stdout) as { checks: { id: string; status: string; fix: string }[] };
+      expect(checks.find(({ id }) => id === check)).toMatchObject({
+        status: "fail",
+        fix: expect.any(String) as string,
+      });
+      const plan = await w.run(["rotate", "demo", "--dry-run", "--json"], { env });
+      expect(plan.code).toBe(2);
+      const ran = await w.run(["stage", "demo", "--from-file", "is-never-opened", "--json"], { env });
+      expect(errorOf(ran)).toMatchObject({ code: "STATE_UNUSABLE", exitCode: 2 });
+    }
+    expect(readdirSync(w.dir).filter((name) => name.startsWith(".tmp-") || name === "state")).toEqual([]);
   });
 
   /** As another user than root, to whom permissions mean something. */

@@ -1,9 +1,10 @@
 import { createHash } from "node:crypto";
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
+import { RotatorError } from "../../core/errors.ts";
 import { type Fp, Secret } from "../../core/secret.ts";
 import type { Escrow } from "../../ports.ts";
-import { syncFolder, writePrivate } from "../disk.ts";
+import { syncFolder, whyNoFiles, writePrivate } from "../disk.ts";
 import { failed, failedOn, hasPrivateFolder, readPrivate, removePrivate } from "./folder.ts";
 import { type IdentitySource, openWith, parseIdentities, sealWith } from "./identity.ts";
 
@@ -95,8 +96,34 @@ export const fileEscrow = ({ dir, identity }: FileEscrowOptions): FileEscrow => 
         throw failedOn(error, `${join(dir, name)} cannot be removed`);
       }
     },
+    preflight: async () => {
+      const why = await whyNoKeys(dir, identity);
+      if (why === null) return [{ id: "writable", status: "ok", message: `Keys can be kept in ${dir}.` }];
+      const fix = why.do[0] ?? "Name a folder on a local disk that this user may write to in state.dir";
+      return [
+        {
+          id: "writable",
+          status: "fail",
+          message: `No key can be kept. ${why.why}`,
+          fix,
+          code: "UNAVAILABLE",
+        },
+      ];
+    },
     encryptBackup: (name, bytes) => keep(`${backupName(name)}.bak.age`, bytes, MAX_BACKUP_BLOB),
   };
+};
+
+const whyNoKeys = async (dir: string, identity: IdentitySource): Promise<RotatorError | null> => {
+  try {
+    if (identity.check === undefined) parseIdentities(await identity(false));
+    else await identity.check();
+    await hasPrivateFolder(dir, false);
+    const why = await whyNoFiles(dir);
+    return why === null ? null : failed(`No file can be made in ${dir} (${why}).`);
+  } catch (error) {
+    return error instanceof RotatorError ? error : failed("The escrow identity cannot be read.");
+  }
 };
 
 /** A process may have died between the rename and its fsync: only now is that blob's name sure to last. */

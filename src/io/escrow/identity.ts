@@ -1,11 +1,14 @@
 import { readdir } from "node:fs/promises";
 import { isAbsolute, join, relative } from "node:path";
 import { RotatorError } from "../../core/errors.ts";
-import { errnoOf, writePrivate } from "../disk.ts";
+import { errnoOf, whyNoFiles, writePrivate } from "../disk.ts";
 import { failed, failedOn, hasPrivateFolder, readPrivate } from "./folder.ts";
 
 /** The text of an age identity file. `make`: a missing one may be made (a key is to be written), else its absence is an error. */
-export type IdentitySource = (make: boolean) => Promise<string>;
+export type IdentitySource = ((make: boolean) => Promise<string>) & {
+  /** For one that is made when it is first wanted. @throws RotatorError ESCROW_FAILED when it is not there and could not be made */
+  readonly check?: () => Promise<void>;
+};
 
 const MAX_BYTES = 64 * 1024;
 const CLOSED = {
@@ -42,11 +45,12 @@ export type DefaultIdentity = {
  * `<configHome>/imkit-rotator/escrow-identity.txt`, 0600, made once; of several processes that make it at a time one wins and all get its.
  * The source throws RotatorError ESCROW_FAILED.
  */
-export const defaultIdentity =
-  ({ configHome, stateDir }: DefaultIdentity): IdentitySource =>
-  async (make) => {
-    const dir = join(configHome, "imkit-rotator");
-    const path = join(dir, "escrow-identity.txt");
+export const defaultIdentity = ({ configHome, stateDir }: DefaultIdentity): IdentitySource => {
+  const dir = join(configHome, "imkit-rotator");
+  const path = join(dir, "escrow-identity.txt");
+  const notMade = (code: string): RotatorError =>
+    failed(`The escrow identity ${path} could not be made (${code}).`, { do: [ADVICE] });
+  const source = async (make: boolean): Promise<string> => {
     if (isInside(path, stateDir))
       throw failed(`The escrow identity would lie inside the state directory (${path}).`, { do: [ADVICE] });
     try {
@@ -64,16 +68,21 @@ export const defaultIdentity =
       }
     } catch (error) {
       if (error instanceof RotatorError) throw error;
-      throw failed(
-        `The escrow identity ${path} could not be made (${errnoOf(error) || "unexpected failure"}).`,
-        { do: [ADVICE] },
-      );
+      throw notMade(errnoOf(error) || "unexpected failure");
     }
     throw failed(`The escrow identity ${path} is missing.`, {
       ...CLOSED,
       do: [`Put ${path} back from a backup.`, ADVICE, "imkit-rotator doctor"],
     });
   };
+  const check = async (): Promise<void> => {
+    const isThere = (await hasPrivateFolder(dir, false)) && (await readPrivate(path, MAX_BYTES)) !== null;
+    if (isThere || isInside(path, stateDir)) return void (await source(false));
+    const why = await whyNoFiles(dir);
+    if (why !== null) throw notMade(why);
+  };
+  return Object.assign(source, { check });
+};
 
 /** Folders of keys that only the identity opens that was made for them. */
 const sealedFolders = async (stateDir: string): Promise<readonly string[]> => {

@@ -16,7 +16,7 @@ import { promisify } from "node:util";
 import { MAX_LINE } from "../../core/chain.ts";
 import { RotatorError } from "../../core/errors.ts";
 import type { Ledger } from "../../ports.ts";
-import { errnoOf, makeFolderDurably, removeStale, syncFolder, TEMPORARY } from "../disk.ts";
+import { errnoOf, makeFolderDurably, removeStale, syncFolder, TEMPORARY, whyNoFiles } from "../disk.ts";
 
 const LF = 10;
 const BATCH = 32;
@@ -104,6 +104,19 @@ export const fileLedger = (dir: string): Ledger => {
         }
         seq += wanted;
       }
+    },
+    preflight: async () => {
+      const why = await whyNoFiles(dir);
+      if (why === null) return [{ id: "writable", status: "ok", message: `Entries can be added in ${dir}.` }];
+      return [
+        {
+          id: "writable",
+          status: "fail",
+          message: `No entry can be added in ${dir} (${why}), so nothing would be done.`,
+          fix: "Name a folder on a local disk that this user may write to in state.dir",
+          code: "UNAVAILABLE",
+        },
+      ];
     },
   };
 };

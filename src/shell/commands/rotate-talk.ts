@@ -3,6 +3,7 @@ import type { Phase } from "../../core/outcome.ts";
 import type { Fp } from "../../core/secret.ts";
 import type { AppState } from "../../core/state.ts";
 import type { RotateOptions } from "../../flow/rotate.ts";
+import { unusableRoom } from "../../flow/rooms.ts";
 import { stage } from "../../flow/stage.ts";
 import { asRotatorError } from "../fault.ts";
 import type { Io } from "../io.ts";
@@ -80,7 +81,8 @@ const askForKey = (io: Io, wired: Wired) => {
 
   /** Until a key is in. Asked again at once: what is pasted while nobody asks is shown on the screen. */
   const ask = async (signal: AbortSignal): Promise<void> => {
-    for (;;) {
+    failure = await unusableRoom(await wired.hands());
+    while (failure === null) {
       try {
         const { key, source } = await readKey({ ...io, signal }, {}, wired.name);
         const { verdict } = await stage(await wired.hands(), key, { source, replace: false });

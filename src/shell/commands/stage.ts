@@ -2,6 +2,7 @@ import { RotatorError } from "../../core/errors.ts";
 import { phaseOf, failureOf as stopOf } from "../../core/outcome.ts";
 import type { NextStep } from "../../core/steps.ts";
 import { showFp } from "../../core/secret.ts";
+import { unusableRoom } from "../../flow/rooms.ts";
 import { discard, type StageResult, stage } from "../../flow/stage.ts";
 import type { Io } from "../io.ts";
 import { readKey } from "../key.ts";
@@ -24,6 +25,8 @@ export type StageFlags = {
 export const stageCommand = async (io: Io, wired: Wired, flags: StageFlags): Promise<number> => {
   checkFlags(flags);
   if (flags.discard) return discardCommand(io, wired, flags.forget === true);
+  const unusable = await unusableRoom(await wired.hands());
+  if (unusable !== null) throw unusable;
   if (io.interactive && sourcesOf(flags) === 0) await warnFirst(io, wired);
   const { key, source } = await readKey(io, flags, wired.name);
   const result = await stage(await wired.hands(), key, { source, replace: flags.replace === true });
