@@ -248,6 +248,25 @@ describe("default identity", () => {
     expect(await wordsOf(source(true))).toContain(`chmod 600 ${path}`);
   });
 
+  test("what a killed process left of it is gone after the next one that needs it to seal", async () => {
+    const home = fresh();
+    const source = defaultIdentity({ configHome: home, stateDir: join(home, "state") });
+    const folder = join(home, "imkit-rotator");
+    const leave = (): void =>
+      writeFileSync(join(folder, ".tmp-escrow-identity.txt-0011223344556677"), "half");
+    mkdirSync(folder, { mode: 0o700 });
+    writeFileSync(join(folder, ".tmp-other-0011223344556677"), "another's");
+    const all = [".tmp-other-0011223344556677", "escrow-identity.txt"];
+    leave();
+    const first = await source(true);
+    expect(readdirSync(folder).sort()).toEqual(all);
+    leave();
+    expect(await source(false)).toBe(first);
+    expect(readdirSync(folder)).toHaveLength(3);
+    expect(await source(true)).toBe(first);
+    expect(readdirSync(folder).sort()).toEqual(all);
+  });
+
   test("processes that make it at the same time all get one", async () => {
     const home = fresh();
     const script = join(home, "make.mjs");

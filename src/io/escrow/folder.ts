@@ -60,7 +60,13 @@ export const readPrivate = async (
 
 /** Absence is success; also takes away what a write of that name that was killed has left. */
 export const removePrivate = async (dir: string, name: string): Promise<void> => {
-  const leftovers = (await readdir(dir)).filter((entry) => entry.startsWith(`${TEMPORARY}${name}-`));
-  for (const entry of [name, ...leftovers]) await unlinkIfThere(join(dir, entry));
+  await unlinkIfThere(join(dir, name));
+  await removeLeftovers(dir, name);
   await syncFolder(dir);
+};
+
+/** What killed writes of that name have left, and those under way: these fail with ENOENT. */
+export const removeLeftovers = async (dir: string, name: string): Promise<void> => {
+  const leftovers = (await readdir(dir)).filter((entry) => entry.startsWith(`${TEMPORARY}${name}-`));
+  for (const entry of leftovers) await unlinkIfThere(join(dir, entry));
 };

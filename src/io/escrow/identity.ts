@@ -2,7 +2,7 @@ import { readdir } from "node:fs/promises";
 import { isAbsolute, join, relative } from "node:path";
 import { RotatorError } from "../../core/errors.ts";
 import { errnoOf, whyNoFiles, writePrivate } from "../disk.ts";
-import { failed, failedOn, hasPrivateFolder, readPrivate } from "./folder.ts";
+import { failed, failedOn, hasPrivateFolder, readPrivate, removeLeftovers } from "./folder.ts";
 
 /** The text of an age identity file. `make`: a missing one may be made (a key is to be written), else its absence is an error. */
 export type IdentitySource = ((make: boolean) => Promise<string>) & {
@@ -11,6 +11,7 @@ export type IdentitySource = ((make: boolean) => Promise<string>) & {
 };
 
 const MAX_BYTES = 64 * 1024;
+const NAME = "escrow-identity.txt";
 const CLOSED = {
   what: "A key in escrow cannot be opened, so nothing else was done.",
   state: "The stores hold what they held; the keys in escrow stay closed.",
@@ -47,7 +48,7 @@ export type DefaultIdentity = {
  */
 export const defaultIdentity = ({ configHome, stateDir }: DefaultIdentity): IdentitySource => {
   const dir = join(configHome, "imkit-rotator");
-  const path = join(dir, "escrow-identity.txt");
+  const path = join(dir, NAME);
   const notMade = (code: string): RotatorError =>
     failed(`The escrow identity ${path} could not be made (${code}).`, { do: [ADVICE] });
   const source = async (make: boolean): Promise<string> => {
@@ -55,16 +56,9 @@ export const defaultIdentity = ({ configHome, stateDir }: DefaultIdentity): Iden
       throw failed(`The escrow identity would lie inside the state directory (${path}).`, { do: [ADVICE] });
     try {
       if (await hasPrivateFolder(dir, make)) {
-        const text = await readIdentity(path);
+        const text = (await readIdentity(path)) ?? (make ? await makeOnce(dir, path, stateDir) : null);
+        if (text !== null && make) await clear(dir);
         if (text !== null) return text;
-        if (make) {
-          const sealed = await sealedFolders(stateDir);
-          // Another process may have made it, and used it, since the look above.
-          if (sealed.length > 0) return (await readIdentity(path)) ?? lost(path, sealed);
-          await writePrivate(dir, "escrow-identity.txt", Buffer.from(await newIdentity()), "keep");
-          const made = await readIdentity(path);
-          if (made !== null) return made;
-        }
       }
     } catch (error) {
       if (error instanceof RotatorError) throw error;
@@ -82,6 +76,22 @@ export const defaultIdentity = ({ configHome, stateDir }: DefaultIdentity): Iden
     if (why !== null) throw notMade(why);
   };
   return Object.assign(source, { check });
+};
+
+const makeOnce = async (dir: string, path: string, stateDir: string): Promise<string | null> => {
+  const sealed = await sealedFolders(stateDir);
+  // Another process may have made it, and used it, since it was looked for.
+  if (sealed.length > 0) return (await readIdentity(path)) ?? lost(path, sealed);
+  await writePrivate(dir, NAME, await newIdentity(), "keep").catch(unlessCleared);
+  return readIdentity(path);
+};
+
+/** Once there is an identity, whatever was begun beside it is of no use. It harms nobody where it cannot be removed. */
+const clear = (dir: string): Promise<void> => removeLeftovers(dir, NAME).catch(() => {});
+
+/** Who made it first has cleared away what this process began. */
+const unlessCleared = (error: unknown): void => {
+  if (errnoOf(error) !== "ENOENT") throw error;
 };
 
 /** Folders of keys that only the identity opens that was made for them. */
