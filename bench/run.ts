@@ -1,5 +1,5 @@
 /**
- * `npm run bench [-- four-stores|kubernetes]`: each figure is a ratio against a floor measured in the same run, the two taken in turns. Loopback only; stops by itself.
+ * `npm run bench [-- idle|all-apps|four-stores|kubernetes]`: each figure is a ratio against a floor measured in the same run, the two taken in turns. Loopback only; stops by itself.
  */
 import { spawnSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
@@ -20,6 +20,7 @@ import { join } from "node:path";
 import { seal } from "../src/core/chain.ts";
 import { fileLedger } from "../src/io/ledger/file.ts";
 import { startSandbox } from "../src/shell/sandbox/server.ts";
+import { allApps } from "./all-apps.ts";
 import { blackout } from "./blackout.ts";
 import { runChild } from "./child.ts";
 import { idleMemory } from "./idle.ts";
@@ -204,6 +205,12 @@ const oneStore = async (): Promise<void> => {
     rows.push({ name, ours: median(ours), floor: median(floor), target: 1.2, note });
   }
   await idle();
+  await together();
+};
+
+const together = async (): Promise<void> => {
+  const { ours, floor, ...row } = await allApps(folder, bin, env);
+  rows.push({ ...row, ours: median(ours), floor: median(floor) });
 };
 
 const idle = async (): Promise<void> => {
@@ -216,10 +223,12 @@ const leftOut: string[] = [];
 try {
   if (process.argv[2] === undefined) await oneStore();
   if (process.argv[2] === "idle") await idle();
-  const missing = process.argv[2] === "idle" ? "not asked for," : missingPeers();
-  if (missing !== null)
+  if (process.argv[2] === "all-apps") await together();
+  const missing = missingPeers();
+  const wantsPeers = !["idle", "all-apps"].includes(process.argv[2] ?? "");
+  if (wantsPeers && missing !== null)
     leftOut.push(`four stores and Kubernetes: ${missing} not installed yet; npm test -- peers does that`);
-  else {
+  if (wantsPeers && missing === null) {
     const four = process.argv[2] === "kubernetes" ? [] : await fourStores(folder, bin, env);
     const append = process.argv[2] === "four-stores" ? [] : [await kubernetesAppend(folder)];
     for (const { ours, floor, ...row } of [...four, ...append])

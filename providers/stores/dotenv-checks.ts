@@ -4,11 +4,12 @@ import { dirname } from "node:path";
 import type { ProviderError } from "../../src/core/errors.ts";
 import type { Check } from "../../src/ports.ts";
 import { check } from "../kit.ts";
-import { type Loaded, removeLeftover, temporaryOf } from "./dotenv-file.ts";
+import { inPlaceOf, type Loaded, removeLeftover, temporaryOf } from "./dotenv-file.ts";
 
 /** Whether mode and owner could be kept. */
-export const permission = async ({ path, stat, inPlace }: Loaded): Promise<Check> => {
-  if (inPlace !== null) return await mayWrite("permission", path);
+export const permission = async (loaded: Loaded): Promise<Check> => {
+  const { path, stat } = loaded;
+  if (inPlaceOf(loaded) !== null) return await mayWrite("permission", path);
   const [user, groups] = [process.geteuid?.() ?? 0, process.getgroups?.() ?? []];
   const keepsOwner =
     user === 0 || (Number(stat.uid) === user && [...groups, process.getegid?.()].includes(Number(stat.gid)));
@@ -28,7 +29,9 @@ export const mayWrite = async (id: string, path: string): Promise<Check> => {
 };
 
 /** What a person may want otherwise. */
-export const oddities = ({ path, stat, inPlace }: Loaded): readonly Check[] => {
+export const oddities = (loaded: Loaded): readonly Check[] => {
+  const { path, stat } = loaded;
+  const inPlace = inPlaceOf(loaded);
   const mode = Number(stat.mode & 0o777n);
   const open: Check = check.warn(
     "mode",

@@ -1,5 +1,5 @@
-import { constants, type BigIntStats } from "node:fs";
-import { type FileHandle, lstat, open, readFile, realpath, rename, unlink } from "node:fs/promises";
+import { constants, type BigIntStats, readFileSync } from "node:fs";
+import { type FileHandle, lstat, open, realpath, rename, unlink } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { ProviderError } from "../../src/core/errors.ts";
 import { errnoOf, fromErrno, refused } from "../kit.ts";
@@ -11,8 +11,6 @@ export type Loaded = {
   readonly path: string;
   readonly bytes: Buffer;
   readonly stat: BigIntStats;
-  /** Why a rename would not do: the file is itself a mount point, or has a second name that a rename would leave behind. */
-  readonly inPlace: "mount" | "links" | null;
 };
 
 /** What tests replace. */
@@ -44,10 +42,9 @@ export const loadFile = async (path: string, maxBytes: number): Promise<Loaded |
     try {
       const found = await handle.stat({ bigint: true });
       if (!found.isFile()) throw refused("CONFIG", `${path} is not a plain file`);
-      const bytes = await readAtMost(handle, maxBytes);
+      const bytes = await readAtMost(handle, Number(found.size), maxBytes);
       if (bytes === null) throw refused("TOO_LARGE", `${path} is larger than ${maxBytes} bytes`);
-      const mounted = (await isMountPoint(real)) ? "mount" : null;
-      return { path: real, bytes, stat: found, inPlace: mounted ?? (found.nlink > 1n ? "links" : null) };
+      return { path: real, bytes, stat: found };
     } finally {
       await handle.close();
     }
@@ -59,6 +56,10 @@ export const loadFile = async (path: string, maxBytes: number): Promise<Loaded |
   }
 };
 
+/** Why a rename would not do: the file is itself a mount point, or has a second name that a rename would leave behind. */
+export const inPlaceOf = ({ path, stat }: Loaded): "mount" | "links" | null =>
+  isMountPoint(path) ? "mount" : stat.nlink > 1n ? "links" : null;
+
 /** Makes `bytes` the content of the file, all or nothing, and durable. @throws ProviderError CONFLICT when it changed since `loaded`. */
 export const replaceFile = async (
   path: string,
@@ -66,7 +67,7 @@ export const replaceFile = async (
   bytes: Uint8Array,
   swap: Swap,
 ): Promise<void> => {
-  if (loaded.inPlace !== null) return await writeInPlace(loaded, bytes, swap);
+  if (inPlaceOf(loaded) !== null) return await writeInPlace(loaded, bytes, swap);
   const renamed = await renameOver(loaded.path, bytes, loaded.stat, swap, async () => {
     const now = await loadFile(path, loaded.bytes.length);
     if (
@@ -180,7 +181,7 @@ const writeInPlace = async (
   let committed = false;
   try {
     await beforeSwap?.();
-    const now = await readAtMost(handle, loaded.bytes.length);
+    const now = await readAtMost(handle, loaded.bytes.length, loaded.bytes.length);
     const same = isSame(await handle.stat({ bigint: true }), loaded.stat) && now?.equals(loaded.bytes);
     if (!same) throw changed();
     const from = loaded.bytes.findIndex((byte, index) => byte !== bytes[index]);
@@ -199,14 +200,16 @@ const writeInPlace = async (
   }
 };
 
-const readAtMost = async (handle: FileHandle, maxBytes: number): Promise<Buffer | null> => {
-  const buffer = Buffer.alloc(maxBytes + 1);
+/** `size` is what it was a moment ago: room for one byte more shows whether it has grown. */
+const readAtMost = async (handle: FileHandle, size: number, maxBytes: number): Promise<Buffer | null> => {
+  let buffer = Buffer.alloc(Math.min(size, maxBytes) + 1);
   let length = 0;
   for (;;) {
     const { bytesRead } = await handle.read(buffer, length, buffer.length - length, length);
     length += bytesRead;
     if (length > maxBytes) return null;
     if (bytesRead === 0) return buffer.subarray(0, length);
+    if (length === buffer.length) buffer = Buffer.concat([buffer], Math.min(2 * length, maxBytes + 1));
   }
 };
 
@@ -229,11 +232,19 @@ const syncFolder = async (folder: string): Promise<void> => {
   }
 };
 
-/** Linux only; elsewhere a failed rename tells. */
-const isMountPoint = async (path: string): Promise<boolean> => {
-  const table = await readFile("/proc/self/mountinfo", "utf8").catch(() => "");
+/** Linux only; elsewhere a failed rename tells. /proc is memory: asking is faster than waiting for an answer. */
+const isMountPoint = (path: string): boolean => {
+  const table = mounts();
   const escaped = path.replace(/[ \t\n\\]/g, (c) => `\\${c.charCodeAt(0).toString(8).padStart(3, "0")}`);
   return table.split("\n").some((line) => line.split(" ")[4] === escaped);
+};
+
+const mounts = (): string => {
+  try {
+    return readFileSync("/proc/self/mountinfo", "utf8");
+  } catch {
+    return "";
+  }
 };
 
 const exists = async (path: string): Promise<boolean> => {

@@ -149,25 +149,32 @@ const lazily = <T>(make: () => Promise<T>): (() => Promise<T>) => {
 };
 
 /** The login name; a number where the user has none (containers). Other text is percent-encoded by the ledger. */
-const actorId = (io: Io): string => {
+const actorId = (io: Io): string => io.env["SUDO_USER"] ?? (loginName ??= askLoginName());
+let loginName: string | null = null;
+const askLoginName = (): string => {
   try {
-    return io.env["SUDO_USER"] ?? userInfo().username;
+    return userInfo().username;
   } catch {
     return String(process.getuid?.() ?? "unknown");
   }
 };
 
-/** The formats are made at the first use: that takes longer than all else that is done here. */
-const clockIn = (timeZone: string) => {
-  let formats: { readonly time: Intl.DateTimeFormat; readonly day: Intl.DateTimeFormat } | null = null;
-  return (ts: string): string => {
-    formats ??= {
-      time: new Intl.DateTimeFormat("en-GB", { timeZone, hour: "2-digit", minute: "2-digit" }),
-      day: new Intl.DateTimeFormat("en-CA", { timeZone, year: "numeric", month: "2-digit", day: "2-digit" }),
-    };
-    const { time, day } = formats;
+/** By time zone, made at the first use: that takes longer than all else that is done here. */
+const formats = new Map<string, { readonly time: Intl.DateTimeFormat; readonly day: Intl.DateTimeFormat }>();
+const formatsOf = (timeZone: string) => {
+  const made = formats.get(timeZone) ?? {
+    time: new Intl.DateTimeFormat("en-GB", { timeZone, hour: "2-digit", minute: "2-digit" }),
+    day: new Intl.DateTimeFormat("en-CA", { timeZone, year: "numeric", month: "2-digit", day: "2-digit" }),
+  };
+  formats.set(timeZone, made);
+  return made;
+};
+
+const clockIn =
+  (timeZone: string) =>
+  (ts: string): string => {
+    const { time, day } = formatsOf(timeZone);
     const at = new Date(ts);
     const today = day.format(new Date()) === day.format(at);
     return today ? time.format(at) : `${day.format(at)} ${time.format(at)}`;
   };
-};

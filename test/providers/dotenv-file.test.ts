@@ -19,7 +19,7 @@ import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { fromErrno } from "../../providers/kit.ts";
-import { type Hooks, temporaryOf } from "../../providers/stores/dotenv-file.ts";
+import { type Hooks, type Loaded, loadFile, temporaryOf } from "../../providers/stores/dotenv-file.ts";
 import { openDotenv } from "../../providers/stores/dotenv.ts";
 import { ProviderError } from "../../src/core/errors.ts";
 import { Secret } from "../../src/core/secret.ts";
@@ -147,6 +147,16 @@ describe("the file", () => {
     await rm(path, { recursive: true });
     await symlink("/dev/null", path);
     expect(await refusal(opened({}, true).store.read(soon()))).toMatchObject({ code: "CONFIG" });
+  });
+
+  test("that is longer than it says, as one that grew since it was asked, is read to its end", async ({
+    skip,
+  }) => {
+    if (process.platform !== "linux") skip();
+    const { bytes, stat: said } = (await loadFile("/proc/self/status", 1024 * 1024)) as Loaded;
+    expect([said.size, bytes.includes("Threads:"), bytes.at(-1)]).toEqual([0n, true, 10]);
+    expect(bytes.length).toBeGreaterThan(500);
+    await expect(loadFile("/proc/self/status", 100)).rejects.toMatchObject({ code: "TOO_LARGE" });
   });
 
   test("of more than 1 MiB is refused, one of just 1 MiB is not", async () => {
