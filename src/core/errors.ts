@@ -1,9 +1,20 @@
 /** One way to fail: the exit status it ends in, what it means, and the way out that is always right. */
-type CodeInfo = { readonly exit: number; readonly what: string; readonly do: readonly string[] };
+type CodeInfo = {
+  readonly exit: number;
+  readonly what: string;
+  /** Where nobody knows better. */
+  readonly why?: string;
+  readonly do: readonly string[];
+};
 
 /** Every stable error code of the program (docs/errors.md is printed from this table). Codes are added, never renamed. */
 export const CODES = {
-  USAGE: { exit: 2, what: "The command line is not right.", do: ["imkit-rotator --help"] },
+  USAGE: {
+    exit: 2,
+    what: "The command line is not right.",
+    why: "So the command was not begun.",
+    do: ["imkit-rotator --help"],
+  },
   CONFIG_INVALID: { exit: 2, what: "The config file is not right.", do: ["Mend the line that is named."] },
   CONFIG_MISSING: { exit: 2, what: "No config file was found.", do: ["imkit-rotator init"] },
   APP_UNKNOWN: { exit: 2, what: "The config has no such app.", do: ["imkit-rotator status"] },
@@ -43,41 +54,67 @@ export const CODES = {
     do: ["Check the name and the permissions."],
   },
 
-  STORE_FAILED: { exit: 1, what: "A store could not be written.", do: [] },
-  ROLLOUT_FAILED: { exit: 1, what: "A rollout failed.", do: [] },
-  IMKIT_UNCLEAR: { exit: 1, what: "IMKIT gave no clear answer. Nothing was concluded.", do: [] },
-  ESCROW_FAILED: { exit: 1, what: "The key could not be kept safe, so nothing else was done.", do: [] },
-  ESCROW_LOST: { exit: 1, what: "A key that is needed is not in escrow and in no store.", do: [] },
+  STORE_FAILED: { exit: 1, what: "A store could not be written.", do: ["imkit-rotator doctor"] },
+  ROLLOUT_FAILED: { exit: 1, what: "A rollout failed.", do: ["imkit-rotator doctor"] },
+  IMKIT_UNCLEAR: {
+    exit: 1,
+    what: "IMKIT gave no clear answer. Nothing was concluded.",
+    do: ["imkit-rotator doctor"],
+  },
+  ESCROW_FAILED: {
+    exit: 1,
+    what: "The key could not be kept safe, so nothing else was done.",
+    do: ["imkit-rotator doctor"],
+  },
+  ESCROW_LOST: {
+    exit: 1,
+    what: "A key that is needed is not in escrow and in no store.",
+    why: "Escrow or its identity was lost, or another process removed it.",
+    do: ["imkit-rotator doctor"],
+  },
   LEDGER_UNWRITABLE: {
     exit: 1,
     what: "The ledger cannot be written, so nothing else was done.",
     do: ["Make room or mend the disk, then run the same command again."],
   },
-  ADOPTION_UNCLEAR: { exit: 1, what: "It is not clear which key the stores hold.", do: [] },
+  ADOPTION_UNCLEAR: {
+    exit: 1,
+    what: "It is not clear which key the stores hold.",
+    do: ["imkit-rotator status"],
+  },
   INTERNAL: {
     exit: 1,
     what: "A fault in imkit-rotator itself.",
     do: ["Run the same command again; report it if it stays."],
   },
 
-  STILL_ACCEPTED: { exit: 3, what: "An old key still works.", do: [] },
-  KEY_REJECTED: { exit: 4, what: "IMKIT rejects the key.", do: [] },
-  KEY_STAGED_ALREADY: { exit: 4, what: "Another key is staged already.", do: [] },
-  WRONG_APP: { exit: 4, what: "The key belongs to another IMKIT app.", do: [] },
+  STILL_ACCEPTED: { exit: 3, what: "An old key still works.", do: ["imkit-rotator status"] },
+  KEY_REJECTED: { exit: 4, what: "IMKIT rejects the key.", do: ["imkit-rotator status"] },
+  KEY_STAGED_ALREADY: { exit: 4, what: "Another key is staged already.", do: ["imkit-rotator status"] },
+  WRONG_APP: {
+    exit: 4,
+    what: "The key belongs to another IMKIT app.",
+    why: "IMKIT shows another app for it than for the current key.",
+    do: ["imkit-rotator status"],
+  },
   STORE_CONFLICT: {
     exit: 4,
-    what: "A store holds a value that nobody here knows. Nothing was overwritten.",
-    do: [],
+    what: "A store does not hold what was expected, so nothing was overwritten.",
+    do: ["imkit-rotator doctor"],
   },
-  STORE_REFUSED: { exit: 4, what: "A store refused.", do: [] },
+  STORE_REFUSED: { exit: 4, what: "A store refused.", do: ["imkit-rotator doctor"] },
   ADOPTION_REFUSED: {
     exit: 4,
     what: "Several keys are in use, and a person must say which is the current one.",
-    do: [],
+    do: ["imkit-rotator status"],
   },
-  WRONG_KEY_REVOKED: { exit: 4, what: "The new key was revoked instead of the old one.", do: [] },
-  ROLLBACK_REFUSED: { exit: 4, what: "There is no way back to the old key.", do: [] },
-  TOO_LATE: { exit: 4, what: "It is too late for that.", do: [] },
+  WRONG_KEY_REVOKED: {
+    exit: 4,
+    what: "The new key was revoked instead of the old one.",
+    do: ["imkit-rotator status"],
+  },
+  ROLLBACK_REFUSED: { exit: 4, what: "There is no way back to the old key.", do: ["imkit-rotator status"] },
+  TOO_LATE: { exit: 4, what: "It is too late for that.", do: ["imkit-rotator status"] },
   LEDGER_FOREIGN: {
     exit: 4,
     what: "A store was written under another ledger.",
@@ -100,7 +137,7 @@ export const CODES = {
       "Restore the newest copy of the ledger, or begin another one: imkit-rotator adopt <app> --new-ledger",
     ],
   },
-  LOCKED: { exit: 6, what: "Another rotator is at work on this app.", do: [] },
+  LOCKED: { exit: 6, what: "Another rotator is at work on this app.", do: ["imkit-rotator status"] },
   INTERRUPTED: { exit: 130, what: "Interrupted. Nothing is lost; run the same command again.", do: [] },
 } as const satisfies Record<string, CodeInfo>;
 
@@ -116,7 +153,11 @@ export type ErrorWords = {
   /** For people alone: what a line of `do` is for, where that is not plain. */
   readonly hints?: Readonly<Record<string, string>>;
   readonly undo?: readonly string[];
+  /** Where each store stood, for an error before there was a rotation to tell it. */
+  readonly stores?: readonly StoreStop[];
 };
+/** `code`: why it could not be read, null = it could. */
+export type StoreStop = { readonly name: string; readonly code: string | null };
 
 /** The error that a person sees. Its words are ours alone: no vendor text, no key, no `cause`. */
 export class RotatorError extends Error {
@@ -128,16 +169,19 @@ export class RotatorError extends Error {
   readonly do: readonly string[];
   readonly hints: Readonly<Record<string, string>>;
   readonly undo: readonly string[];
+  readonly stores: readonly StoreStop[];
 
   constructor(code: Code, words: ErrorWords = {}) {
     super(`${code}: ${words.what ?? CODES[code].what}`);
     this.code = code;
     this.what = words.what ?? CODES[code].what;
-    this.why = words.why ?? "";
+    const { why = "" }: CodeInfo = CODES[code];
+    this.why = words.why || why;
     this.state = words.state ?? "Nothing was changed.";
     this.do = words.do ?? CODES[code].do;
     this.hints = words.hints ?? {};
     this.undo = words.undo ?? [];
+    this.stores = words.stores ?? [];
   }
 
   get exit(): number {

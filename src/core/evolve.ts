@@ -32,6 +32,7 @@ export const evolveRotation = (r: Rotation, e: LedgerEvent, p: Position): Rotati
         modeTs: r.modeTs ?? p.ts,
         sameApp: e.sameApp,
         acceptedApp: e.acceptedApp === true,
+        appFingerprint: e.appFingerprint,
         wrongKey: false,
         newRejected: false,
         verified: { run: e.run, ok: true, code: null },

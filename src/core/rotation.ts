@@ -63,6 +63,8 @@ export type Rotation = {
   readonly mode: Mode | null;
   readonly sameApp: SameApp | null;
   readonly acceptedApp: boolean;
+  /** App of the new key, as IMKIT shows it. */
+  readonly appFingerprint: Fp | null;
   readonly verified: { readonly run: number; readonly ok: boolean; readonly code: string | null } | null;
   readonly preflightRun: number;
   readonly stores: ReadonlyMap<string, StoreProgress>;
@@ -125,6 +127,7 @@ export const openRotation = (
   mode: null,
   sameApp: null,
   acceptedApp: false,
+  appFingerprint: null,
   verified: null,
   preflightRun: 0,
   stores: byName(e.stores.map(freshStore)),
@@ -167,6 +170,7 @@ export const rekey = (r: Rotation, fp: Fp | null, ts: string): Rotation => ({
   mode: null,
   sameApp: null,
   acceptedApp: false,
+  appFingerprint: null,
   verified: null,
   preflightRun: 0,
   stores: new Map(

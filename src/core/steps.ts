@@ -130,7 +130,8 @@ export const outageSteps = (app: string, s: AppState): readonly NextStep[] => {
 };
 
 const failed = (app: string, s: AppState): readonly NextStep[] => {
-  const code = s.rotation === null ? undefined : failureOf(s.rotation)?.code;
+  const r = s.rotation;
+  const code = r === null ? undefined : failureOf(r)?.code;
   if (code === "KEY_REJECTED") {
     return [
       you("IMKIT rejects the new key. A fresh key may need some seconds", cmd(`rotate ${app}`)),
@@ -141,6 +142,7 @@ const failed = (app: string, s: AppState): readonly NextStep[] => {
     return [
       you("Stage a key of the right app instead", cmd(`stage ${app} --replace`)),
       you("Or drop it", cmd(`stage ${app} --discard --forget`)),
+      you("Or, if it really is meant", cmd(`rotate ${app} --accept-app ${showFp(r?.appFingerprint ?? "")}`)),
     ];
   }
   if (code === "ESCROW_LOST") {

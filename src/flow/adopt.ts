@@ -1,5 +1,5 @@
 import { contradicted, quoteText } from "../core/contradiction.ts";
-import { RotatorError } from "../core/errors.ts";
+import { REFUSALS, RotatorError } from "../core/errors.ts";
 import type { LedgerEvent, Verdict } from "../core/events.ts";
 import { type Fp, findFp, type Secret } from "../core/secret.ts";
 import { type AppState, isOpen } from "../core/state.ts";
@@ -265,23 +265,26 @@ const chosen = (hands: Hands, found: readonly Found[], choice: string): Adoption
   };
 };
 
-/** Every store of the app. @throws RotatorError STORE_FAILED, STORE_REFUSED for one that cannot be read */
-export const readStores = (hands: Hands): Promise<readonly StoreRead[]> =>
-  Promise.all(
-    hands.app.stores.map(async ({ plan, store }) => {
+/** Every store of the app. @throws RotatorError STORE_FAILED, STORE_REFUSED, with every one that cannot be read */
+export const readStores = async (hands: Hands): Promise<readonly StoreRead[]> => {
+  const asked = await Promise.all(
+    hands.app.stores.map(async ({ plan: { name }, store }) => {
       try {
-        return {
-          name: plan.name,
-          stored: await patiently(hands, hands.signal, () => store.read(hands.signal)),
-        };
+        return { name, stored: await patiently(hands, hands.signal, () => store.read(hands.signal)) };
       } catch (thrown) {
-        const error = asProviderError(thrown);
-        const refused = ["AUTHZ", "CONFLICT", "NOT_OWNED", "IMMUTABLE"].includes(error.code);
-        throw new RotatorError(refused ? "STORE_REFUSED" : "STORE_FAILED", {
-          what: `Could not read the store ${plan.name}.`,
-          why: `${error.code}${error.hint ? `: ${error.hint}` : ""}`,
-          do: [`imkit-rotator doctor ${hands.app.name}`],
-        });
+        return { name, error: asProviderError(thrown) };
       }
     }),
   );
+  const failed = asked.flatMap((one) => (one.error === undefined ? [] : [one]));
+  if (failed.length === 0) return asked.map(({ name, stored = null }) => ({ name, stored }));
+  const isRefused = failed.some(({ error }) => REFUSALS.has(error.code));
+  const names = failed.map(({ name }) => name);
+  const whys = failed.map(({ error: { code, hint } }) => `${code}${hint === "" ? "" : `: ${hint}`}`);
+  throw new RotatorError(isRefused ? "STORE_REFUSED" : "STORE_FAILED", {
+    what: `Could not read the store${names.length > 1 ? "s" : ""} ${names.join(", ")}.`,
+    why: whys.length === 1 ? whys.join("") : whys.map((why, nth) => `${names[nth]}: ${why}`).join("\n"),
+    do: [`imkit-rotator doctor ${hands.app.name}`],
+    stores: asked.map(({ name, error }) => ({ name, code: error?.code ?? null })),
+  });
+};

@@ -1,5 +1,5 @@
 import type { LedgerEvent } from "../core/events.ts";
-import type { Fp, Secret } from "../core/secret.ts";
+import { type Fp, type Secret, showFp } from "../core/secret.ts";
 import { isFresh, unproved } from "../core/state.ts";
 import { type Pass, rotationOf } from "./pass.ts";
 import {
@@ -73,10 +73,13 @@ export const verify = async (pass: Pass): Promise<Facts> => {
     return [...news, verdict === "rejected" ? no("KEY_REJECTED", verdict) : no("IMKIT_UNCLEAR", "unclear")];
   }
   const compared = await compareApps(hands, journal.state(), key, probes, signal);
-  const accepted =
-    pass.acceptApp !== null && compared.appFingerprint?.startsWith(pass.acceptApp) === true
-      ? { acceptedApp: true }
-      : {};
+  const isMeant = pass.acceptApp !== null && compared.appFingerprint?.startsWith(pass.acceptApp) === true;
+  const accepted = isMeant ? { acceptedApp: true } : {};
+  if (pass.acceptApp !== null && !isMeant && compared.sameApp === "different")
+    hands.tell({
+      kind: "note",
+      text: `--accept-app ${pass.acceptApp} is not the app of the new key: IMKIT shows ${showFp(compared.appFingerprint ?? "")}.`,
+    });
   return [
     ...news,
     {

@@ -182,6 +182,8 @@ export const appShape = told(
   "One IMKIT application.",
 );
 
+const SAFE_HOOK = /^(https:|http:\/\/(127\.0\.0\.1|\[::1\]|localhost)([:/]|$))/;
+
 const on = told(
   z._default(z.array(z.enum(NOTIFY_STATES)).check(z.minLength(1, "must name at least one state")), ["*"]),
   "Which states to tell.",
@@ -191,9 +193,15 @@ const notify = z.discriminatedUnion("type", [
   z.strictObject({
     type: z.literal("webhook"),
     url: told(
-      z.union([z.string().check(z.regex(/^https?:\/\/[^\s@]+$/)), valueFrom], {
-        error: "must be an https URL without a user name, or { valueFrom }",
-      }),
+      z
+        .union([z.string().check(z.regex(/^https?:\/\/[^\s@]+$/)), valueFrom], {
+          error: "must be an https URL without a user name, or { valueFrom }",
+        })
+        .check(
+          z.refine((url) => typeof url !== "string" || SAFE_HOOK.test(url), {
+            error: "must be https (http is for 127.0.0.1, ::1 and localhost only)",
+          }),
+        ),
       "Where to POST a CloudEvents envelope.",
     ),
     secret: z.optional(told(valueFrom, "Signs the message (HMAC-SHA-256).")),

@@ -180,10 +180,16 @@ const orEnd = async <T>(asking: Promise<T>): Promise<T> => {
   }
 };
 
+/** A terminal that does not know its size has 80 columns: a width of 0 would be drawn one character a line. */
+const answers = (): typeof process.stderr => {
+  if (process.stderr.columns === 0) process.stderr.columns = 80;
+  return process.stderr;
+};
+
 /** A hidden question on the terminal. @throws RotatorError INTERRUPTED on Ctrl-C or Ctrl-D */
 export const askSecret = async (message: string, signal: AbortSignal): Promise<string> => {
   const { password, isCancel } = await import("@clack/prompts");
-  const answer = await orEnd(password({ message, mask: "*", output: process.stderr, signal }));
+  const answer = await orEnd(password({ message, mask: "*", output: answers(), signal }));
   if (isCancel(answer)) throw new RotatorError("INTERRUPTED", { state: "Nothing was stored." });
   return answer ?? "";
 };
@@ -191,14 +197,14 @@ export const askSecret = async (message: string, signal: AbortSignal): Promise<s
 /** Yes or no on the terminal. @throws RotatorError INTERRUPTED on Ctrl-C */
 export const askYes = async (message: string, signal: AbortSignal): Promise<boolean> => {
   const { confirm, isCancel } = await import("@clack/prompts");
-  const answer = await orEnd(confirm({ message, initialValue: false, output: process.stderr, signal }));
+  const answer = await orEnd(confirm({ message, initialValue: false, output: answers(), signal }));
   if (isCancel(answer)) throw new RotatorError("INTERRUPTED");
   return answer;
 };
 
 export const askText = async (message: string, initialValue: string): Promise<string> => {
   const { text, isCancel } = await import("@clack/prompts");
-  const answer = await text({ message, initialValue, output: process.stderr });
+  const answer = await text({ message, initialValue, output: answers() });
   if (isCancel(answer)) throw new RotatorError("INTERRUPTED");
   return answer ?? "";
 };

@@ -362,6 +362,11 @@ apps:
       /must be one of webhook, slack, did you mean "slack"\?/,
     ],
     [
+      "a notification that would go out unencrypted",
+      top('notify: [{ type: webhook, url: "http://ops.example.com/events" }]'),
+      /must be https \(http is for 127/,
+    ],
+    [
       "a notification of no state",
       top("notify: [{ type: slack, url: { valueFrom: { env: A } }, on: [faild] }]"),
       /did you mean "failed"\?/,

@@ -220,6 +220,17 @@ describe.concurrent("rotate --json, refused or failed: the result, then the erro
     expect(w.value("one")).toBe(w.sandbox.firstKey());
   });
 
+  it("stores that cannot be read before anything is known of them: each by name and code, in the words and in the result", async () => {
+    const w = await world({ stores: ["one", "two", "three"] });
+    for (const name of ["one", "three"]) rmSync(join(w.dir, `${name}.env`));
+    const result = ended(await rotate(w), "failed", 1, "STORE_FAILED");
+    expect(result["stores"]).toEqual([
+      { name: "one", state: "failed", code: "NOT_FOUND" },
+      { name: "two", state: "pending", code: null },
+      { name: "three", state: "failed", code: "NOT_FOUND" },
+    ]);
+  });
+
   it("a duplicate entry: 4; a missing file: 1; put right, the same command goes on", async () => {
     const [twice, gone] = await Promise.all([staged(), staged()]);
     const file = join(twice.dir, "env.env");
@@ -337,7 +348,10 @@ describe.concurrent("rotate --json, refused or failed: the result, then the erro
     const answer = await w.run(["stage", "demo", "--from-stdin", "--json"], { stdin: key });
     expect(answer.code).toBe(4);
     ended(await rotate(w), "refused", 4, "WRONG_APP");
-    ended(await rotate(w, "--accept-app", "00000000"), "refused", 4, "WRONG_APP");
+    const wrong = await rotate(w, "--accept-app", "00000000");
+    const result = ended(wrong, "refused", 4, "WRONG_APP");
+    expect(JSON.stringify(result["next"])).toMatch(/--accept-app [0-9a-f]{8}/);
+    expect(wrong.stderr).toMatch(/00000000 is not the app of the new key: IMKIT shows [0-9a-f]{8}/);
     const fp = /--accept-app ([0-9a-f]{8})/.exec(answer.stdout)?.[1] ?? "";
     const ran = await rotate(w, "--accept-app", fp);
     expect(w.value()).toBe(key);

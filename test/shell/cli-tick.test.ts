@@ -252,6 +252,20 @@ describe.concurrent("what a tick takes in, and whom it tells", () => {
       { id: "intake", app: "demo", status: "ok" },
     ]);
     expect(hook.bodies).toEqual([]);
+    const text = readFileSync(w.configFile, "utf8");
+    writeFileSync(
+      w.configFile,
+      text.replace(
+        /^notify:\n?.*$/m,
+        "notify: [{ type: slack, url: { valueFrom: { env: NOBODY_SET_IT } } }]",
+      ),
+    );
+    const bad = await w.run(["doctor", "demo", "--json"]);
+    const found = (lastJson(bad.stdout) as { checks: Record<string, unknown>[] }).checks;
+    expect(found.find((c) => c["id"] === "notify")).toMatchObject({
+      status: "fail",
+      fix: expect.any(String) as string,
+    });
   });
 });
 

@@ -84,8 +84,13 @@ export const fileEscrow = ({ dir, identity }: FileEscrowOptions): FileEscrow => 
       if (before?.equals(key)) return settle(dir);
       if (before !== null) throw failed(`${join(dir, name)} holds another key.`);
       const bytes = Buffer.from(key.reveal());
-      await keep(name, bytes, MAX_KEY_BLOB);
-      bytes.fill(0);
+      try {
+        await keep(name, bytes, MAX_KEY_BLOB);
+      } catch (error) {
+        throw error instanceof RotatorError ? notSaved(error) : error;
+      } finally {
+        bytes.fill(0);
+      }
     },
     remove: async (fp) => {
       const name = blobName(fp);
@@ -113,6 +118,13 @@ export const fileEscrow = ({ dir, identity }: FileEscrowOptions): FileEscrow => 
     encryptBackup: (name, bytes) => keep(`${backupName(name)}.bak.age`, bytes, MAX_BACKUP_BLOB),
   };
 };
+
+const notSaved = (error: RotatorError): RotatorError =>
+  failed(error.why, {
+    do: error.do,
+    hints: error.hints,
+    state: "The key was NOT saved.",
+  });
 
 const whyNoKeys = async (dir: string, identity: IdentitySource): Promise<RotatorError | null> => {
   try {

@@ -56,7 +56,8 @@ const around = async (apps: readonly Wired[], config: Config): Promise<readonly 
         target: name,
         status: why === null ? "ok" : "fail",
         message: why === null ? `${name} can be told.` : `${name} cannot be told: ${why}`,
-        fix: null,
+        fix:
+          why === null ? null : "Mend that receiver under notify in the config, or what its valueFrom names",
       };
     }),
   );

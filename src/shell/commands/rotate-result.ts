@@ -1,11 +1,12 @@
 import { blackoutMs, blackoutOf, exposureOf } from "../../core/exposure.ts";
-import { CODES, type Code, type ErrorWords, RotatorError } from "../../core/errors.ts";
+import { CODES, type ErrorWords, RotatorError, type StoreStop } from "../../core/errors.ts";
 import { type Failure, failureOf, type Phase } from "../../core/outcome.ts";
 import { dueAt } from "../../core/policy.ts";
 import {
   attestedFingerprints,
   exitOf,
   oldFingerprints,
+  type StoreLine,
   storeLines,
   whereKeysAre,
   workloadLines,
@@ -145,7 +146,7 @@ const failureWords = (wired: Wired, { state, phase }: Rotated): RotatorError => 
   const lines = linesOf(steps);
   const urgent = linesOf(outageSteps(wired.name, state)).filter((line) => lines.includes(line));
   return new RotatorError(code, {
-    what: target === null ? CODES[code].what : `${whatOf(code).replace(/\.$/, "")}: ${target}.`,
+    what: target === null ? CODES[code].what : `${CODES[code].what.replace(/\.$/, "")}: ${target}.`,
     why: [
       ...(failure?.detail && failure.detail !== code
         ? [`${failure.detail}${where === undefined ? "" : ` at ${where}`}`]
@@ -174,12 +175,6 @@ const wayOut = (
   ];
 };
 
-/** A conflict may also be an entry that stands there twice, or a file that changed meanwhile; the remark says which. */
-const whatOf = (code: Code): string =>
-  code === "STORE_CONFLICT"
-    ? "A store does not hold what was expected, so nothing was overwritten."
-    : CODES[code].what;
-
 /** The last line of `rotate --json`, before the error of a failed one. */
 const resultLine = (
   io: Io,
@@ -188,6 +183,7 @@ const resultLine = (
   { status, exit, next, report = null, more = {} }: End,
   rotation: string | null,
   head: { readonly seq: number; readonly h: string } | null,
+  stops: readonly StoreStop[] = [],
 ): string => {
   const r = s.rotation !== null && s.rotation.id === rotation ? s.rotation : null;
   const olds = r === null ? [] : (r.ended === null ? oldOnes(s) : oldFingerprints(s)).map(showFp);
@@ -209,7 +205,7 @@ const resultLine = (
     blackoutMs: r === null ? null : blackoutMs(s),
     exposure: r === null ? null : exposureOf(s),
     blackout: r === null ? null : blackoutOf(s),
-    stores: r === null ? [] : storeLines(s),
+    stores: r === null ? stops.map(lineOf) : storeLines(s),
     workloads: r === null ? [] : workloadLines(s),
     report,
     ...more,
@@ -217,6 +213,13 @@ const resultLine = (
     next: nextJson(io, next),
   });
 };
+
+/** Before there is a rotation. */
+const lineOf = ({ name, code }: StoreStop): StoreLine => ({
+  name,
+  state: code === null ? "pending" : "failed",
+  code,
+});
 
 /** A run that ended in an error: it has a result line too, before the error. */
 export const printRefusal = async (
@@ -229,20 +232,25 @@ export const printRefusal = async (
   const status = error.code === "INTERRUPTED" ? "waiting" : statusOf(exit);
   const last = await wired.lastState();
   const isOpened = last.state.rotation !== null && last.state.rotation.ended === null;
-  // "Nothing was changed" is too little where a rotation is under way.
-  const told =
-    isOpened && error.state === new RotatorError(error.code).state
-      ? new RotatorError(error.code, { ...wordsOf(error), state: whereKeysAre(last.state) })
-      : error;
+  const told = isOpened
+    ? new RotatorError(error.code, { ...wordsOf(error), state: stateOf(error, last.state) })
+    : error;
   const next = error.do.map((line): NextStep => {
     const command = isCommand(line) ? line : null;
     return { who: "you", text: command === null ? line : error.what, command };
   });
   const id = isOpened ? (last.state.rotation?.id ?? null) : null;
-  if (io.json) io.out(resultLine(io, wired.name, last.state, { status, exit, next, more }, id, last.head));
+  if (io.json)
+    io.out(resultLine(io, wired.name, last.state, { status, exit, next, more }, id, last.head, error.stores));
   if (error.code !== "INTERRUPTED") return { exit, status, error: told };
   printWords(io, told);
   return { exit, status, error: null };
+};
+
+/** "Nothing was changed" is too little where a rotation is under way, and so is what is said of the ledger alone. */
+const stateOf = ({ code, state }: RotatorError, s: AppState): string => {
+  if (code === "LEDGER_UNWRITABLE") return `${whereKeysAre(s)} ${state}`;
+  return state === new RotatorError(code).state ? whereKeysAre(s) : state;
 };
 
 const wordsOf = ({ what, why, do: steps, hints, undo }: RotatorError): ErrorWords => ({
