@@ -10,10 +10,9 @@ const WORD = /true|false|null/y;
 /**
  * JSON of RFC 8259 and nothing else: no byte order mark, no rest behind the value. Objects have no prototype, so `__proto__` is a name
  * like any other.
- * @param keptDepth what is nested deeper is checked like the rest, and then it is null: a long list costs its length alone
  * @returns undefined for text that is not well formed, that names a member twice (at any depth), or that is nested deeper than `maxDepth`.
  */
-export const parseStrictJson = (text: string, maxDepth = 32, keptDepth = maxDepth): Json | undefined => {
+export const parseStrictJson = (text: string, maxDepth = 32): Json | undefined => {
   let at = 0;
 
   const take = (pattern: RegExp): string | null => {
@@ -54,10 +53,6 @@ export const parseStrictJson = (text: string, maxDepth = 32, keptDepth = maxDept
     return skip("]") ? made : refuse();
   };
   const value = (depth: number): Json => {
-    const made = read(depth);
-    return depth > keptDepth ? null : made;
-  };
-  const read = (depth: number): Json => {
     if (depth > maxDepth) refuse();
     if (skip("{")) return object(depth);
     if (skip("[")) return array(depth);

@@ -163,14 +163,10 @@ export const judge = (answer: Answer): Judgement => {
   return unclear(code === null ? `HTTP ${status}` : `HTTP ${status} ${code}`, code);
 };
 
-const MAX_DEPTH = 32;
-/** The members of `result`; of its list of users only the length. */
-const STATS_DEPTH = 3;
-
 /** `result` of a `/admin/stats` answer that is a success and nothing else. It carries both keys. */
 const statsOf = (answer: Answer): JsonObject | null => {
   if (answer.status !== 200 || answer.body === null || isHtml(answer)) return null;
-  const parsed = parseStrictJson(answer.body, MAX_DEPTH, STATS_DEPTH);
+  const parsed = parseStrictJson(answer.body);
   if (!isObject(parsed) || !isAbsent(parsed["error"])) return null;
   if (parsed["RC"] !== undefined && parsed["RC"] !== 0) return null;
   return isObject(parsed["result"]) ? parsed["result"] : null;

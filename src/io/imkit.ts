@@ -28,10 +28,7 @@ type Reply = { readonly answer: Answer | null; readonly why: string; readonly he
 const PROBE_PATH = "/admin/connection-count";
 const STATS_PATH = "/admin/stats";
 const TIMEOUTS: ImkitTimeouts = { connect: 5_000, headers: 5_000, total: 15_000 };
-const KIB = 1024;
-const MAX_BODY_BYTES = 64 * KIB;
-/** A success of `/admin/stats` lists the users of an hour. */
-const MAX_STATS_BYTES = 4 * 1024 * KIB;
+const MAX_BODY_BYTES = 64 * 1024;
 
 const nothing = (why: string, heldMs: number | null = null): Reply => ({ answer: null, why, heldMs });
 
@@ -43,11 +40,10 @@ const decode = (chunks: readonly Uint8Array[]): string | null => {
   }
 };
 
-/** One GET, one answer; resolves whatever happens. `most`: bytes of a success. */
+/** One GET, one answer; resolves whatever happens. */
 const exchange = (
   client: Client,
   url: string,
-  most: number,
   key: Secret,
   timeouts: ImkitTimeouts,
   signal: AbortSignal,
@@ -96,8 +92,7 @@ const exchange = (
     );
     stream.on("data", (chunk: Uint8Array) => {
       size += chunk.length;
-      const limit = head?.status === 200 ? most : MAX_BODY_BYTES;
-      if (size > limit) refuseBody(`answer over ${limit / KIB} KiB`);
+      if (size > MAX_BODY_BYTES) refuseBody("answer over 64 KiB");
       else chunks.push(chunk);
     });
     stream.once("end", () => {
@@ -133,13 +128,12 @@ export const imkitPlatform = (options: ImkitOptions): Platform => {
     if (turn.kind === "held") return nothing("IMKIT asked for a pause that is not over", turn.ms);
     if (turn.kind === "interrupted") return nothing("interrupted");
     client ??= loadClient(origin.protocol === "http:", options.lookup);
-    const most = path === STATS_PATH ? MAX_STATS_BYTES : MAX_BODY_BYTES;
-    return exchange(await client, new URL(path, origin).href, most, key, timeouts, signal);
+    return exchange(await client, new URL(path, origin).href, key, timeouts, signal);
   };
 
   const askStats = async (key: Secret, signal: AbortSignal): Promise<Answer | null> => {
     const { answer } = await ask(key, STATS_PATH, false, signal);
-    const wait = answer?.status === 429 ? judge(answer).retryAfterMs : null;
+    const wait = answer === null ? null : judge(answer).retryAfterMs;
     if (wait !== null) budget.hold(wait);
     return answer;
   };
