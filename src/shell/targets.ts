@@ -51,11 +51,11 @@ export const openTargets = async (app: AppConfig, tools: Tools): Promise<App> =>
 };
 
 /** A store that somebody else fills: only read, so nobody asks whether it may be written. */
-const mirror = ({ where, caps, read }: Store): Store => ({
-  where,
-  caps: { ...caps, staging: false, retire: false },
+const mirror = (store: Store): Store => ({
+  where: store.where,
+  caps: { ...store.caps, staging: false, retire: false },
   preflight: async () => [],
-  read,
+  read: (signal) => store.read(signal),
   write: async () => {
     throw new ProviderError("UNSUPPORTED", "not_applied", "write: false");
   },
