@@ -167,11 +167,9 @@ const together = (r: Rotation, run: Run, actions: readonly Action[]): readonly A
   return isHeld ? actions.filter((a) => a.do !== "write") : actions;
 };
 
-/** A required store that was refused: it waits, or has given up. */
-const holdsUp = (s: StoreProgress, run: Run): boolean => {
-  if (!s.required || !s.write || (s.state !== "failed" && s.state !== "conflict")) return false;
-  return tries(s, run, { do: "write", target: s.name })[0]?.do !== "write";
-};
+/** A required store that cannot be written now: it has to wait, or has given up. */
+const holdsUp = (s: StoreProgress, run: Run): boolean =>
+  s.required && s.write && !holdsNew(s) && tries(s, run, { do: "write", target: s.name })[0]?.do !== "write";
 
 const tries = (t: StoreProgress | RolloutProgress, run: Run, action: Action): readonly Action[] => {
   if (t.tries >= MAX_TRIES) return NOTHING;

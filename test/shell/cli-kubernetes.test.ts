@@ -98,7 +98,7 @@ test("no ledger, no effect: without the right to create nothing is written, exit
   });
   expect([staged.code, lastJson(staged.stdout)]).toMatchObject([1, { code: "LEDGER_UNWRITABLE" }]);
   expect(world.value()).toBe(key);
-  expect(staged.stdout).toContain("deploy/policies/kubernetes-ledger.yaml");
+  expect(staged.stdout).toContain("kubectl -n imkit-ledger create role");
 });
 
 test("a broken ledger stops it, and another one is begun beside it without deleting anything", async () => {

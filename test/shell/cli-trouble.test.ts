@@ -132,10 +132,16 @@ describe.concurrent("a state directory that cannot be used: exit 2, and the key 
   it("doctor, a dry run and stage say so before a key is given, of the identity too", async () => {
     const w = await world();
     const cases = [
-      { dir: "/proc/imkit", env: {}, check: "ledger.writable" },
-      { dir: "./state", env: { XDG_CONFIG_HOME: "/proc/imkit" }, check: "escrow.writable" },
+      { dir: "/proc/imkit", env: {}, check: "ledger.writable", code: "STATE_UNUSABLE", exitCode: 2 },
+      {
+        dir: "./state",
+        env: { XDG_CONFIG_HOME: "/proc/imkit" },
+        check: "escrow.writable",
+        code: "ESCROW_FAILED",
+        exitCode: 1,
+      },
     ];
-    for (const { dir, env, check } of cases) {
+    for (const { dir, env, check, ...error } of cases) {
       edit(w, /dir: \S+ /, `dir: ${dir} `);
       const doctor = await w.run(["doctor", "--json"], { env });
       expect(doctor.code).toBe(5);
@@ -145,9 +151,9 @@ describe.concurrent("a state directory that cannot be used: exit 2, and the key 
         fix: expect.any(String) as string,
       });
       const plan = await w.run(["rotate", "demo", "--dry-run", "--json"], { env });
-      expect(plan.code).toBe(2);
+      expect(plan.code).toBe(error.exitCode);
       const ran = await w.run(["stage", "demo", "--from-file", "is-never-opened", "--json"], { env });
-      expect(errorOf(ran)).toMatchObject({ code: "STATE_UNUSABLE", exitCode: 2 });
+      expect(errorOf(ran)).toMatchObject(error);
     }
     expect(readdirSync(w.dir).filter((name) => name.startsWith(".tmp-") || name === "state")).toEqual([]);
   });

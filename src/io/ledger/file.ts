@@ -3,6 +3,7 @@ import {
   accessSync,
   closeSync,
   constants,
+  existsSync,
   fsync,
   linkSync,
   openSync,
@@ -114,7 +115,7 @@ export const fileLedger = (dir: string): Ledger => {
           status: "fail",
           message: `No entry can be added in ${dir} (${why}), so nothing would be done.`,
           fix: "Name a folder on a local disk that this user may write to in state.dir",
-          code: "UNAVAILABLE",
+          code: existsSync(join(dir, entryName(0))) ? "UNAVAILABLE" : "STATE_UNUSABLE",
         },
       ];
     },
