@@ -90,6 +90,38 @@ test("doctor names each right that is missing, with a fix; a missing Secret too"
   ]);
 });
 
+test("doctor warns of an inbox that cannot be emptied, before a key stays behind in it", async () => {
+  const inbox =
+    "{ type: kubernetes-secret, kubeconfig: ./kubeconfig, namespace: chat, secret: inbox, key: api-key }";
+  const w = await makeWorld({ app: `    intake: [${inbox}]` });
+  writeFileSync(join(w.dir, "kubeconfig"), kube.kubeconfig());
+  const intake = async () => {
+    const ran = await w.run(["doctor", "demo", "--json"]);
+    const { checks } = JSON.parse(ran.stdout) as { readonly checks: readonly { readonly id: string }[] };
+    return [ran.code, ...checks.filter(({ id }) => id.startsWith("intake"))];
+  };
+  const target = "kubernetes-secret:chat/inbox#api-key in ./kubeconfig";
+  // Not there yet: nobody has anything to lay down.
+  expect(await intake()).toMatchObject([0, { id: "intake", target, status: "ok" }]);
+  kube.put("chat/inbox", { data: {} });
+  expect(await intake()).toMatchObject([0, { id: "intake", target, status: "ok" }]);
+  kube.denied.add("patch secrets");
+  expect(await intake()).toMatchObject([
+    0,
+    { id: "intake", status: "ok" },
+    {
+      id: "intake.may-patch",
+      target,
+      status: "warn",
+      message: expect.stringContaining("a key that was taken in will stay there"),
+      fix: expect.stringContaining("create rolebinding"),
+    },
+  ]);
+  kube.denied.add("get secrets");
+  expect(await intake()).toMatchObject([5, { id: "intake", status: "fail" }]);
+  await w.close();
+});
+
 test("no ledger, no effect: without the right to create nothing is written, exit 1, and the fix is named", async () => {
   kube.denied.add("create configmaps");
   const key = world.sandbox.firstKey();
