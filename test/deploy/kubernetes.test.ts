@@ -1,4 +1,4 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, it, test } from "vitest";
@@ -112,9 +112,7 @@ describe.each(OVERLAYS)("overlay %s", (overlay) => {
     for (const key of ["hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace"])
       expect(pod).not.toHaveProperty(key);
     for (const volume of pod.volumes)
-      expect(Object.keys(volume).filter((key) => !["name", "configMap", "emptyDir"].includes(key))).toEqual(
-        [],
-      );
+      expect(Object.keys(volume)).toEqual(["name", expect.stringMatching(/^(configMap|emptyDir|secret)$/)]);
     expect(container.resources.limits).toHaveProperty("memory");
     expect(pod.terminationGracePeriodSeconds).toBeGreaterThan(60);
     expect(pod.serviceAccountName).toBe("imkit-rotator");
@@ -145,8 +143,26 @@ describe.each(OVERLAYS)("overlay %s", (overlay) => {
       configMap: { name: config?.metadata.name },
     });
   });
+
+  it("seals keys in escrow with an identity that it mounts, that is in no manifest, and that it may not read by the API", async () => {
+    const { escrowIdentity } = await configOf(configTextOf(all));
+    expect(escrowIdentity).toEqual({ valueFrom: { credential: "escrow-identity" } });
+    const mount = container.volumeMounts.find((m) => m.name === "identity");
+    expect(container.env).toContainEqual({ name: "CREDENTIALS_DIRECTORY", value: mount?.mountPath });
+    expect(mount?.readOnly).toBe(true);
+    const volume = pod.volumes.find((v) => v["name"] === "identity");
+    expect(volume).toEqual({ name: "identity", secret: { secretName: IDENTITY, defaultMode: 0o440 } });
+    expect(pod.securityContext).toMatchObject({ fsGroup: pod.securityContext["runAsGroup"] });
+    expect(names(all).filter((name) => name.endsWith(IDENTITY))).toEqual([]);
+    expect(rightsIn(all, "imkit-rotator/imkit-rotator").filter((right) => right.includes(IDENTITY))).toEqual(
+      [],
+    );
+  });
 });
 
+const IDENTITY = "imkit-rotator-identity";
+const configTextOf = (all: readonly Manifest[]): string =>
+  all.find((m) => m.kind === "ConfigMap")?.data?.["imkit-rotator.config.yaml"] ?? "";
 const configOf = async (text: string): Promise<Config> => {
   const dir = mkdtempSync(join(tmpdir(), "imkit-rotator-deploy-"));
   try {
@@ -161,9 +177,7 @@ const configOf = async (text: string): Promise<Config> => {
 
 test("the config is sound, its state lies on the mount, and each of its places has its rights", async () => {
   const all = of("daemon");
-  const config = await configOf(
-    all.find((m) => m.kind === "ConfigMap")?.data?.["imkit-rotator.config.yaml"] ?? "",
-  );
+  const config = await configOf(configTextOf(all));
   const { container } = rotatorOf(all);
   expect(container.volumeMounts.filter((m) => !m.readOnly).map((m) => m.mountPath)).toEqual([
     config.stateDir,
@@ -191,6 +205,43 @@ test("the config is sound, its state lies on the mount, and each of its places h
   expect(rightsIn(all, "imkit-rotator/imkit-rotator")).toEqual(expected.toSorted());
   const { args } = rotatorOf(of("emergency")).container;
   expect([...config.apps.keys()]).toContain(args[1]);
+});
+
+test("every Role that is shipped grants get, patch and create alone, by name wherever a name can be given", () => {
+  const roles = filesOf(".yaml").flatMap((file) =>
+    documentsOf(readFileSync(join(DEPLOY, file), "utf8"))
+      .filter(({ rules }) => rules !== undefined)
+      .map((role) => ({ file, kind: role.kind, rules: role.rules ?? [] })),
+  );
+  // What each verb is needed for is shown with a real API server: test/peers/kubernetes-*.test.ts and deploy.test.ts.
+  expect(roles.map(({ file, kind }) => `${kind} ${file}`).toSorted()).toEqual([
+    "Role kubernetes/base/inbox-role.yaml",
+    "Role policies/kubernetes-escrow.yaml",
+    "Role policies/kubernetes-ledger.yaml",
+    "Role policies/kubernetes-role-create.yaml",
+    "Role policies/kubernetes-role.yaml",
+    "Role policies/kubernetes-rollout.yaml",
+  ]);
+  const rules = roles.flatMap((role) => role.rules.map((rule) => ({ file: role.file, ...rule })));
+  expect(new Set(rules.flatMap(({ verbs }) => verbs))).toEqual(new Set(["get", "patch", "create"]));
+  const unnamed = rules.filter(({ resourceNames }) => (resourceNames ?? []).length === 0);
+  expect(unnamed.map(({ file, resources, verbs }) => [file, resources, verbs])).toEqual([
+    ["policies/kubernetes-ledger.yaml", ["configmaps"], ["create", "get"]],
+    ["policies/kubernetes-role-create.yaml", ["secrets"], ["create"]],
+  ]);
+});
+
+test("a digest that is none is called one, and the page names every file that has one", () => {
+  const files = filesOf("").filter((file) => !file.endsWith(".md") && statSync(join(DEPLOY, file)).isFile());
+  const having = (text: string) =>
+    files.filter((file) => readFileSync(join(DEPLOY, file), "utf8").includes(text));
+  const page = readFileSync(join(DEPLOY, "install.md"), "utf8");
+  const section =
+    page.split(/^## /m).find((part) => part.startsWith("The digests here are placeholders")) ?? "";
+  const named = [...section.matchAll(/^\| `deploy\/([^`]+)`/gm)].map(([, file = ""]) => file);
+  expect(named.toSorted()).toEqual(having("0".repeat(64)));
+  expect(having("PLACEHOLDER: the digest below is no image.")).toEqual(having("0".repeat(64)));
+  expect(new Set(OVERLAYS.map((overlay) => rotatorOf(of(overlay)).container.image)).size).toBe(1);
 });
 
 test("Secrets are made empty and without data, so that to apply them again takes nothing out", () => {
