@@ -90,17 +90,18 @@ function runInPlace() {
 
 function runOn(node) {
   var args = process.execArgv.concat([__filename], process.argv.slice(2));
+  var signals = ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2"];
+  // Before there is a child: a signal that comes meanwhile waits for it.
+  signals.forEach(function (signal) {
+    process.on(signal, function () {
+      // Said, not sent: a terminal, or who stops a service, signals the child as well, and it tells the two ways apart (shell/signals.ts).
+      if (child.connected) child.send({ signal: signal }, function () {});
+    });
+  });
   // The channel tells the child when this process is gone, so that a kill of the launcher ends both.
   var child = require("node:child_process").spawn(node, args, {
     stdio: ["inherit", "inherit", "inherit", "ipc"],
     env: Object.assign({}, process.env, { IMKIT_ROTATOR_LAUNCHED: "1" }),
-  });
-  var signals = ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"];
-  signals.forEach(function (signal) {
-    process.on(signal, function () {
-      // A terminal sends Ctrl-C to the whole group; only a signal meant for us alone is passed on.
-      if (signal !== "SIGINT" || !process.stdin.isTTY) child.kill(signal);
-    });
   });
   child.on("error", function () {
     process.stderr.write("imkit-rotator: could not start " + node + "\n");
@@ -130,7 +131,10 @@ function wrongNode() {
 if (supported(process.versions.node)) {
   if (process.channel && process.env.IMKIT_ROTATOR_LAUNCHED === "1") {
     process.on("disconnect", function () {
-      process.kill(process.pid, "SIGKILL");
+      // After others were told of it: `run` has a command to end.
+      setImmediate(function () {
+        process.kill(process.pid, "SIGKILL");
+      });
     });
     process.channel.unref();
   }

@@ -138,7 +138,11 @@ export const CODES = {
     ],
   },
   LOCKED: { exit: 6, what: "Another rotator is at work on this app.", do: ["imkit-rotator status"] },
-  INTERRUPTED: { exit: 130, what: "Interrupted. Nothing is lost; run the same command again.", do: [] },
+  INTERRUPTED: {
+    exit: 130,
+    what: "Interrupted. Nothing is lost; run the same command again.",
+    do: ["Run the same command again."],
+  },
 } as const satisfies Record<string, CodeInfo>;
 
 export type Code = keyof typeof CODES;

@@ -3,6 +3,7 @@ import type { LedgerEvent } from "../core/events.ts";
 import type { Fp, Secret } from "../core/secret.ts";
 import { showFp } from "../core/secret.ts";
 import type { Hands } from "./hands.ts";
+import { orElse } from "./interrupt.ts";
 import type { Journal } from "./journal.ts";
 import { isOpen } from "../core/state.ts";
 import type { Keys } from "./keys.ts";
@@ -92,7 +93,7 @@ const rename = async (hands: Hands, journal: Journal, keys: Keys, { name, fp, ke
 
 const isStored = async (hands: Hands, key: Secret): Promise<boolean> => {
   for (const { store } of hands.app.stores) {
-    const stored = await store.read(hands.signal).catch(() => null);
+    const stored = await orElse(store.read(hands.signal), null);
     if (stored?.secret.equals(key)) return true;
   }
   return false;

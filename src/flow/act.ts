@@ -53,7 +53,6 @@ export const perform = async (
   intent: string,
   slots: Slots,
 ): Promise<readonly LedgerEvent[]> => {
-  const { clock, signal } = pass.hands;
   switch (action.do) {
     case "verify":
       return verify(pass);
@@ -76,7 +75,7 @@ export const perform = async (
     case "usage":
       return usageBefore(pass);
     case "pause":
-      await clock.sleep(action.ms, AbortSignal.any([signal, pass.signal]));
+      await pass.hands.clock.sleep(action.ms, pass.looking);
       return [];
     case "prove":
       return prove(pass, action.keys);

@@ -4,6 +4,7 @@ import { supersededIn } from "../core/rotation.ts";
 import type { Fp } from "../core/secret.ts";
 import type { Revision } from "../ports.ts";
 import { ensureOurs, FRESH_MS } from "./claim.ts";
+import { orElse } from "./interrupt.ts";
 import { asProviderError, type Pass, rotationOf } from "./pass.ts";
 import { usageAfter } from "./usage.ts";
 
@@ -13,7 +14,7 @@ export const finish = async (pass: Pass): Promise<readonly LedgerEvent[]> => {
   const s = journal.state();
   const r = rotationOf(pass);
   const key = r.newFp === null ? null : await pass.keys.get(r.newFp);
-  const app = key === null ? null : await hands.platform.appIdentity(key, pass.signal);
+  const app = key === null ? null : await hands.platform.appIdentity(key, pass.looking);
   const finished = [...s.old].filter(([, k]) => k.proved || k.waived).map(([fp]) => fp);
   const left = (await hands.escrow.list()).filter(
     (fp) => fp === r.newFp || finished.includes(fp) || s.dead.has(fp),
@@ -83,7 +84,7 @@ const mayDrop = async (pass: Pass, fp: Fp): Promise<boolean> => {
 const isStored = async (pass: Pass, fp: Fp): Promise<boolean> => {
   const salt = pass.journal.state().salt ?? "";
   for (const { store } of pass.hands.app.stores) {
-    const stored = await store.read(pass.signal).catch(() => null);
+    const stored = await orElse(store.read(pass.looking), null);
     if (stored?.secret.fingerprint(salt) === fp) return true;
   }
   return false;

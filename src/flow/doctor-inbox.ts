@@ -5,6 +5,7 @@ import type { AppState } from "../core/state.ts";
 import type { Finding } from "./doctor.ts";
 import type { Hands } from "./hands.ts";
 import type { Inbox } from "./inbox.ts";
+import { orElse } from "./interrupt.ts";
 import { openJournal } from "./journal.ts";
 import { asProviderError } from "./pass.ts";
 
@@ -53,7 +54,7 @@ const readFinding = async (hands: Hands, s: AppState | null, { name, store }: In
 
 /** A key that stays where a person laid it down is one too many, but no reason to stop. */
 const staysFindings = async (hands: Hands, { name, store }: Inbox): Promise<readonly Finding[]> => {
-  const checks = await store.preflight(hands.signal).catch(() => []);
+  const checks = await orElse(store.preflight(hands.signal), []);
   return checks
     .filter(({ status, code }) => status === "fail" && STAYS.has(code ?? ""))
     .map(({ id, message, fix }) => ({

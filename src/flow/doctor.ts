@@ -6,6 +6,7 @@ import type { Check, Stored } from "../ports.ts";
 import { escrowChecks } from "./doctor-escrow.ts";
 import { imkitChecks } from "./doctor-imkit.ts";
 import type { Hands } from "./hands.ts";
+import { isInterrupt } from "./interrupt.ts";
 import { type Journal, openJournal } from "./journal.ts";
 import { lostLedger } from "./open.ts";
 import { asProviderError } from "./pass.ts";
@@ -140,7 +141,7 @@ const ledgerAndKeys = async (hands: Hands): Promise<readonly Finding[]> => {
     );
     return [ledger, ...(await roomChecks(hands)), ...escrow, ...imkit];
   } catch (error) {
-    if (!(error instanceof RotatorError)) throw error;
+    if (!(error instanceof RotatorError) || isInterrupt(error)) throw error;
     const fix = error.do.find((line) => line.endsWith("--new-ledger")) ?? error.do[0];
     const ledger = finding(hands, "ledger", "fail", `${error.what} ${error.why}`.trim(), fix);
     return [ledger, ...(await roomChecks(hands))];

@@ -1,6 +1,7 @@
 import { RotatorError } from "../core/errors.ts";
 import type { Fp, Secret } from "../core/secret.ts";
 import type { Hands } from "./hands.ts";
+import { orElse } from "./interrupt.ts";
 import type { Journal } from "./journal.ts";
 
 /** The keys behind fingerprints: from escrow, else read back from a store that holds them. */
@@ -28,7 +29,7 @@ export const openKeys = (hands: Hands, journal: Journal): Keys => {
   const fromStores = async (fp: Fp): Promise<Secret | null> => {
     const salt = journal.state().salt ?? "";
     for (const { store } of hands.app.stores) {
-      const stored = await store.read(hands.signal).catch(() => null);
+      const stored = await orElse(store.read(hands.signal), null);
       if (stored?.secret.fingerprint(salt) === fp) return stored.secret;
     }
     return null;

@@ -6,6 +6,7 @@ import { isOpen } from "../core/state.ts";
 import { type Memory, perform, remember } from "./act.ts";
 import { awaitFree, takenOver } from "./claim.ts";
 import { asError, type Hands } from "./hands.ts";
+import { isInterrupt, orElse } from "./interrupt.ts";
 import { hex, type Journal, Moved, Superseded } from "./journal.ts";
 import type { Keys } from "./keys.ts";
 import { type Pass, rotationOf } from "./pass.ts";
@@ -79,6 +80,7 @@ const startPass = (
     keys,
     acceptApp: options.acceptApp,
     signal: stop.signal,
+    looking: AbortSignal.any([hands.signal, stop.signal]),
     ends,
     get run() {
       return number;
@@ -149,7 +151,8 @@ const startPass = (
     };
     const done = work()
       .catch((error: unknown) => {
-        failure ??= asError(error);
+        // It left no fact, as if this process had been killed: what was intended is looked at by the next one.
+        if (!isInterrupt(error)) failure ??= asError(error);
       })
       .finally(() => running.delete(name));
     running.set(name, done);
@@ -196,7 +199,7 @@ const startPass = (
   };
 
   const failed = (error: unknown): void => {
-    if (!(error instanceof Moved)) failure ??= asError(error);
+    if (!(error instanceof Moved) && !isInterrupt(error)) failure ??= asError(error);
   };
 
   const turn = async (): Promise<"go on" | "over"> => {
@@ -228,10 +231,8 @@ const startPass = (
   const confess = async (): Promise<RotatorError> => {
     for (const { action, intent } of late) {
       // This pass was told to stop; the last look was not.
-      const found =
-        action.do === "write"
-          ? await observeStore({ ...pass, signal: hands.signal }, action.target, intent)
-          : [];
+      const last: Pass = { ...pass, looking: hands.signal };
+      const found = action.do === "write" ? await orElse(observeStore(last, action.target, intent), []) : [];
       const fp = found[0]?.type === "observed" ? (found[0].fp ?? null) : null;
       const event: LedgerEvent = {
         type: "late-effect",

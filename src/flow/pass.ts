@@ -3,6 +3,7 @@ import { needsAnother } from "../core/next.ts";
 import type { Rotation } from "../core/rotation.ts";
 import type { Fp } from "../core/secret.ts";
 import type { Hands } from "./hands.ts";
+import { isInterrupt } from "./interrupt.ts";
 import { type Journal, Moved, Superseded } from "./journal.ts";
 import type { Keys } from "./keys.ts";
 import type { ProofEnd } from "./probing.ts";
@@ -15,7 +16,10 @@ export type Pass = {
   readonly run: number;
   /** `--accept-app`: a person named this app fingerprint. */
   readonly acceptApp: string | null;
+  /** Of what changes something: it has a moment to end by itself before this aborts. */
   readonly signal: AbortSignal;
+  /** Of what only asks: aborts as soon as this process is told to stop. */
+  readonly looking: AbortSignal;
   /** How the triads of this pass ended, by old key; kept in no ledger unless they proved something. */
   readonly ends: Map<Fp, ProofEnd>;
 };
@@ -34,9 +38,20 @@ export const isWanted = (pass: { readonly journal: Journal }, intent: string): b
   return r !== null && r.ended === null && r.intents.get(intent)?.fp === r.newFp && !needsAnother(s);
 };
 
-/** Whatever a provider threw, as our error: what it did not promise to throw is doubt, and its text is dropped. */
-export const asProviderError = (error: unknown): ProviderError =>
-  error instanceof ProviderError ? error : new ProviderError("UNAVAILABLE", "unknown", "the provider failed");
+/**
+ * Whatever a provider threw, as our error: what it did not promise to throw is doubt, and its text is dropped.
+ * @throws RotatorError INTERRUPTED: a question that was given up was not answered
+ */
+export const asProviderError = (error: unknown): ProviderError => {
+  if (isInterrupt(error)) throw error;
+  return error instanceof ProviderError
+    ? error
+    : new ProviderError("UNAVAILABLE", "unknown", "the provider failed");
+};
+
+/** The code of an effect's end for the ledger: what was cut off because we were told to stop was not too slow. */
+export const codeOf = ({ signal }: Pick<Pass, "signal">, { code }: ProviderError): string =>
+  signal.aborted && code === "TIMEOUT" ? "INTERRUPTED" : code;
 
 /** The same where our own ledger and escrow were used too: their failures are no answer of a provider. @throws those */
 export const asAnswer = (error: unknown): ProviderError => {

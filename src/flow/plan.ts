@@ -4,6 +4,7 @@ import { type AppState, isOpen, unproved } from "../core/state.ts";
 import type { Check } from "../ports.ts";
 import { adoptionProblem } from "./adopt.ts";
 import type { Hands } from "./hands.ts";
+import { orElse } from "./interrupt.ts";
 import { type Journal, openJournal } from "./journal.ts";
 import { openKeys } from "./keys.ts";
 import { amendments, pendingKey } from "./open.ts";
@@ -38,7 +39,7 @@ export const plan = async (hands: Hands, drop: readonly string[] = []): Promise<
   const stores = await Promise.all(hands.app.stores.map((t) => storeStep(hands, journal, t)));
   const rollouts = await Promise.all(
     hands.app.rollouts.map(async ({ plan: p, rollout }) => {
-      const checks = await rollout.preflight(hands.signal).catch(() => [BROKEN]);
+      const checks = await orElse(rollout.preflight(hands.signal), [BROKEN]);
       const bad = checks.find((c) => c.status === "fail");
       const action =
         rollout.how === "auto"

@@ -4,8 +4,9 @@ import type { Fp, Secret } from "../core/secret.ts";
 import type { AppState } from "../core/state.ts";
 import type { Check, Store, Stored } from "../ports.ts";
 import { ensureOurs } from "./claim.ts";
+import { isInterrupt, orElse } from "./interrupt.ts";
 import type { Slots } from "./slots.ts";
-import { asAnswer, asProviderError, isWanted, type Pass, patiently, rotationOf } from "./pass.ts";
+import { asAnswer, asProviderError, codeOf, isWanted, type Pass, patiently, rotationOf } from "./pass.ts";
 
 type Facts = readonly LedgerEvent[];
 type Seen = { readonly fp: Fp | null; readonly stored: Stored | null };
@@ -20,8 +21,8 @@ const storeOf = (pass: Pass, target: string): Store => {
   return found.store;
 };
 
-const look = async (pass: Pass, store: Store): Promise<Seen> => {
-  const stored = await patiently(pass.hands, pass.signal, () => store.read(pass.signal));
+const look = async (pass: Pass, store: Store, signal = pass.looking): Promise<Seen> => {
+  const stored = await patiently(pass.hands, signal, () => store.read(signal));
   return { stored, fp: stored === null ? null : stored.secret.fingerprint(pass.journal.state().salt ?? "") };
 };
 
@@ -39,7 +40,7 @@ const mayOverwrite = async (pass: Pass, target: string, seen: Seen): Promise<boo
   if (isOurs(s, target, seen.fp)) return true;
   const isUrgent = s.rotation?.mode === "replace" || s.rotation?.emergency != null;
   if (!isUrgent || seen.stored === null) return false;
-  const probe = await pass.hands.platform.probe(seen.stored.secret, { urgent: false }, pass.signal);
+  const probe = await pass.hands.platform.probe(seen.stored.secret, { urgent: false }, pass.looking);
   return probe.verdict === "rejected";
 };
 
@@ -91,7 +92,9 @@ const writeIn = async (pass: Pass, target: string, intent: string, slots: Slots)
       if (move >= MOVES) return [{ ...base, outcome: "failed", code: "CONFLICT" }];
     }
   } catch (thrown) {
-    const ended = failed(asAnswer(thrown), r.stores.get(target)?.tries ?? 1);
+    // Only the look before a write is given up at once: nothing was written.
+    if (isInterrupt(thrown)) return [cancelled];
+    const ended = failed(pass, asAnswer(thrown), r.stores.get(target)?.tries ?? 1);
     return [{ ...base, ...ended, ...(ended.outcome === "unknown" ? over : {}) }];
   }
 };
@@ -155,12 +158,14 @@ const readBack = async (
   base: { readonly type: "result"; readonly rotation: string; readonly intent: string },
 ): Promise<LedgerEvent & { readonly type: "result" }> => {
   try {
-    const { stored } = await look(pass, store);
+    // It belongs to the write, and has its time.
+    const { stored } = await look(pass, store, pass.signal);
     if (stored?.secret.equals(key))
       return { ...base, outcome: "ok", changed: true, revision: stored.revision };
     return { ...base, outcome: "failed", code: "VERIFY_MISMATCH" };
   } catch (thrown) {
-    return { ...base, outcome: "unknown", code: asProviderError(thrown).code };
+    const code = isInterrupt(thrown) ? "INTERRUPTED" : asProviderError(thrown).code;
+    return { ...base, outcome: "unknown", code };
   }
 };
 
@@ -168,9 +173,9 @@ const readBack = async (
 const isFinal = (e: ProviderError): boolean =>
   e.outcome === "not_applied" || (e.code === "CONFLICT" && e.outcome === "applied");
 
-const failed = (e: ProviderError, tries: number) => ({
+const failed = (pass: Pass, e: ProviderError, tries: number) => ({
   outcome: isFinal(e) ? ("failed" as const) : ("unknown" as const),
-  code: e.code,
+  code: codeOf(pass, e),
   retryAfterMs: e.retryAfterMs ?? 1_000 * 4 ** Math.max(0, tries - 1),
 });
 
@@ -221,11 +226,10 @@ export const watchMirror = async (pass: Pass, target: string): Promise<Facts> =>
   const base = { type: "observed", rotation: r.id, what: "target", run: pass.run, target } as const;
   const until = clock.monotonic() + MIRROR_PATIENCE_MS;
   for (;;) {
-    const seen = await look(pass, storeOf(pass, target)).catch(() => null);
+    const seen = await orElse(look(pass, storeOf(pass, target)), null);
     if (seen !== null && seen.fp === r.newFp) return [{ ...base, outcome: "ok", fp: seen.fp }];
-    if (pass.signal.aborted || clock.monotonic() >= until)
-      return [{ ...base, outcome: "failed", code: "TIMEOUT" }];
-    await clock.sleep(MIRROR_EVERY_MS, pass.signal);
+    if (clock.monotonic() >= until) return [{ ...base, outcome: "failed", code: "TIMEOUT" }];
+    await clock.sleep(MIRROR_EVERY_MS, pass.looking);
   }
 };
 
@@ -250,7 +254,7 @@ const keepOld = async (pass: Pass, { fp, stored }: Seen): Promise<boolean> => {
 export const preflightStore = async (pass: Pass, target: string): Promise<Finding> => {
   try {
     const store = storeOf(pass, target);
-    const checks = await store.preflight(pass.signal);
+    const checks = await store.preflight(pass.looking);
     const bad = checks.find((c) => c.status === "fail");
     if (bad) return { target, code: bad.code ?? "UNAVAILABLE", checks };
     const seen = await look(pass, store);

@@ -2,7 +2,7 @@ import { ProviderError } from "../core/errors.ts";
 import type { LedgerEvent } from "../core/events.ts";
 import type { Rollout, RolloutOp, RolloutState } from "../ports.ts";
 import { ensureOurs } from "./claim.ts";
-import { asAnswer, asProviderError, isWanted, type Pass, rotationOf } from "./pass.ts";
+import { asAnswer, asProviderError, codeOf, isWanted, type Pass, rotationOf } from "./pass.ts";
 import type { Finding } from "./push.ts";
 
 type Facts = readonly LedgerEvent[];
@@ -46,7 +46,7 @@ export const roll = async (pass: Pass, target: string, intent: string): Promise<
     const tries = r.rollouts.get(target)?.tries ?? 1;
     const retryAfterMs = e.retryAfterMs ?? 1_000 * 4 ** Math.max(0, tries - 1);
     const outcome = e.outcome === "not_applied" ? "failed" : "unknown";
-    return [{ ...base, outcome, code: e.code, reason: e.hint, retryAfterMs }];
+    return [{ ...base, outcome, code: codeOf(pass, e), reason: e.hint, retryAfterMs }];
   }
 };
 
@@ -62,9 +62,8 @@ const watchToEnd = async (
     if (rollout.watch === undefined || pass.hands.clock.monotonic() > until) {
       return { state: "failed", proof: 0, reason: "it did not end" };
     }
-    await pass.hands.clock.sleep(LOOK_EVERY_MS, pass.signal);
-    if (pass.signal.aborted) throw new ProviderError("TIMEOUT", "unknown", "interrupted");
-    now = await rollout.watch(op, pass.signal);
+    await pass.hands.clock.sleep(LOOK_EVERY_MS, pass.looking);
+    now = await rollout.watch(op, pass.looking);
   }
   return now;
 };
@@ -83,7 +82,7 @@ export const observeRollout = async (pass: Pass, target: string, intent: string)
     const rollout = rolloutOf(pass, target);
     if (rollout.watch === undefined) return [{ ...base, outcome: "failed", code: "INTERRUPTED" }];
     const op = opOf(pass, intent);
-    const end = await watchToEnd(pass, rollout, op, await rollout.watch(op, pass.signal));
+    const end = await watchToEnd(pass, rollout, op, await rollout.watch(op, pass.looking));
     return [{ ...base, outcome: end.state === "done" ? "ok" : "failed", code: end.state.toUpperCase() }];
   } catch (thrown) {
     return [{ ...base, outcome: "unknown", code: asProviderError(thrown).code }];
@@ -92,7 +91,7 @@ export const observeRollout = async (pass: Pass, target: string, intent: string)
 
 export const preflightRollout = async (pass: Pass, target: string): Promise<Finding> => {
   try {
-    const checks = await rolloutOf(pass, target).preflight(pass.signal);
+    const checks = await rolloutOf(pass, target).preflight(pass.looking);
     const bad = checks.find((c) => c.status === "fail");
     return { target, code: bad ? (bad.code ?? "UNAVAILABLE") : null, checks };
   } catch (thrown) {

@@ -11,6 +11,7 @@ import { freshKeyPatience } from "./fresh-key.ts";
 import type { Hands } from "./hands.ts";
 import { type Journal, openJournal } from "./journal.ts";
 import { type Keys, openKeys } from "./keys.ts";
+import { orElse } from "./interrupt.ts";
 import { runLoop } from "./loop.ts";
 import { isHeld, recordRestart } from "./restart.ts";
 import { ensureGenesis, type OpenOptions, openRotation, pendingKey, settle } from "./open.ts";
@@ -187,7 +188,7 @@ export const work = async (
     if (left <= 0) break;
     const again = fresh(journal.state(), phase);
     if (!WAITS.includes(phase) && again === null) break;
-    const lost = await lostKeys(journal, keys);
+    const lost = await orElse(lostKeys(journal, keys), []);
     if (again === null && (await options.waiting?.(phase, journal.state(), lost))) break;
     await watchLedger(hands, journal, Math.min(again ?? POLL_MS, left));
   }

@@ -2,26 +2,16 @@ import { RotatorError } from "../core/errors.ts";
 import type { LedgerEvent, Mode, SameApp, Verdict } from "../core/events.ts";
 import { needsAnother } from "../core/next.ts";
 import { type Fp, type Secret, showFp } from "../core/secret.ts";
-import type { Sighting } from "../core/sightings.ts";
-import { type AppState, isOpen, unproved } from "../core/state.ts";
+import { type AppState, isOpen } from "../core/state.ts";
 import { absorbEscrow } from "./absorb.ts";
 import { adopt } from "./adopt.ts";
 import type { Hands } from "./hands.ts";
+import { isInterrupt } from "./interrupt.ts";
 import { type Journal, openJournal } from "./journal.ts";
 import { type Keys, openKeys } from "./keys.ts";
 import { ensureGenesis, pendingKey, settle } from "./open.ts";
-import {
-  acceptedAt,
-  type Answer,
-  compareApps,
-  type Examined,
-  examine,
-  judgeBeside,
-  modeOf,
-  probeKey,
-  verdictNews,
-  wallClock,
-} from "./probing.ts";
+import { acceptedAt } from "./probing.ts";
+import { type Look, look, newsOfOld, UNSEEN } from "./stage-look.ts";
 
 export type StageOptions = {
   readonly source: "prompt" | "stdin" | "file" | "env" | "inbox";
@@ -52,13 +42,7 @@ export const stage = async (hands: Hands, key: Secret, options: StageOptions): P
   refuseSecond(hands, journal, fp, options);
   // The rotation that is closing has it already, and takes it out of escrow.
   if (!isClosing(journal.state(), fp)) await keys.keep(fp, key);
-  await absorbEscrowBut(hands, journal, keys, fp);
-  await adoptIfClear(hands, journal, keys, fp);
-  if (journal.state().current === fp) {
-    if (!isOpen(journal.state())) await hands.escrow.remove(fp);
-    refuseKnown(hands, journal.state(), fp);
-  }
-  const seen = await look(hands, journal, keys, key);
+  const seen = await lookAround(hands, journal, keys, { fp, key });
   let dropped: Fp | null = null;
   await settle(journal, async () => {
     try {
@@ -89,49 +73,24 @@ export const stage = async (hands: Hands, key: Secret, options: StageOptions): P
   };
 };
 
-type Look = {
-  readonly examined: Examined;
-  readonly mode: Mode | null;
-  readonly sameApp: SameApp;
-  readonly appFingerprint: string | null;
-  readonly old: readonly OldAnswer[];
-};
-/** `before`: what the ledger said of that key when it was asked about. */
-type OldAnswer = Answer & { readonly before: Sighting | undefined };
-
-const look = async (hands: Hands, journal: Journal, keys: Keys, key: Secret): Promise<Look> => {
-  const s = journal.state();
-  const oldFps = [...new Set([...(s.current === null ? [] : [s.current]), ...unproved(s)])];
-  const [examined, probes] = await Promise.all([
-    examine(hands, key, hands.signal),
-    Promise.all(
-      oldFps.map(async (fp) => {
-        const old = await keys.find(fp);
-        if (old === null) return [];
-        const asked = { fp, key: old, before: s.verdicts.get(fp), askedTs: wallClock(hands) };
-        return [{ ...asked, probe: await probeKey(hands, old, hands.signal) }];
-      }),
-    ).then((all) => all.flat()),
-  ]);
-  const beside = probes.map((p) => ({ ...p, probe: judgeBeside(examined.probe, examined.control, p.probe) }));
-  if (examined.verdict !== "accepted") {
-    return { examined, mode: null, sameApp: "unproved", appFingerprint: null, old: beside };
-  }
-  const compared = await compareApps(hands, s, key, beside, hands.signal);
-  return { examined, mode: s.adopted ? modeOf(oldFps, beside) : null, ...compared, old: beside };
-};
-
-/** For the open rotation: what was seen of its old keys, but where somebody wrote down a younger answer meanwhile. */
-const newsOfOld = (
+const lookAround = async (
+  hands: Hands,
   journal: Journal,
   keys: Keys,
-  fp: Fp,
-  old: readonly OldAnswer[],
-): readonly LedgerEvent[] => {
-  const s = journal.state();
-  if (!isOpen(s) || s.rotation === null || s.rotation.closing) return [];
-  const news = old.filter((a) => a.fp !== fp && s.verdicts.get(a.fp) === a.before);
-  return verdictNews({ journal, keys, run: s.rotation.run }, news);
+  { fp, key }: { readonly fp: Fp; readonly key: Secret },
+): Promise<Look> => {
+  try {
+    await absorbEscrowBut(hands, journal, keys, fp);
+    await adoptIfClear(hands, journal, keys, fp);
+    if (journal.state().current === fp) {
+      if (!isOpen(journal.state())) await hands.escrow.remove(fp);
+      refuseKnown(hands, journal.state(), fp);
+    }
+    return await look(hands, journal, keys, key);
+  } catch (error) {
+    if (isInterrupt(error)) return UNSEEN;
+    throw error;
+  }
 };
 
 const stagedEvents = (
@@ -145,7 +104,7 @@ const stagedEvents = (
   const open = isOpen(s) && s.rotation?.closing === false ? s.rotation : null;
   const isThere = (open === null ? pending : open.newFp) === fp;
   const told = s.verdicts.get(fp)?.verdict === seen.examined.verdict;
-  if ((isThere && told) || isClosing(s, fp)) return [];
+  if ((isThere && (told || seen === UNSEEN)) || isClosing(s, fp)) return [];
   const into = open === null ? {} : { rotation: open.id };
   return [
     {
@@ -222,7 +181,9 @@ const adoptIfClear = async (hands: Hands, journal: Journal, keys: Keys, fp: Fp):
     await adopt(hands, journal, keys, { choice: null, pending: fp });
   } catch (error) {
     const isGrave = (code: string): boolean =>
-      code === "INTERNAL" || (code.startsWith("LEDGER") && code !== "LEDGER_FOREIGN");
+      code === "INTERNAL" ||
+      code === "INTERRUPTED" ||
+      (code.startsWith("LEDGER") && code !== "LEDGER_FOREIGN");
     if (!(error instanceof RotatorError) || isGrave(error.code)) throw error;
     hands.tell({ kind: "note", text: `The stores were not adopted yet: ${error.what} ${error.why}` });
   }

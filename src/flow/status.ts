@@ -1,10 +1,10 @@
+import { RotatorError } from "../core/errors.ts";
 import type { Fp } from "../core/secret.ts";
 import { type AppState, wanted } from "../core/state.ts";
 import type { Hands } from "./hands.ts";
 import { type Journal, openJournal } from "./journal.ts";
 import { openKeys } from "./keys.ts";
 import { asProviderError } from "./pass.ts";
-import { probeKey } from "./probing.ts";
 import type { Probe } from "../ports.ts";
 
 export type StoreView = {
@@ -27,9 +27,8 @@ const PATIENCE_MS = 5_000;
 /** Ledger and stores, in parallel, 5 s each; IMKIT only with `probe`. Writes nothing. */
 export const status = async (hands: Hands, options: { readonly probe: boolean }): Promise<StatusView> => {
   const reading = Promise.all(hands.app.stores.map((target) => readOne(hands, target)));
-  const journal = await openJournal(hands);
+  const [reads, journal] = await Promise.all([reading, openJournal(hands)]);
   const s = journal.state();
-  const reads = await reading;
   return {
     state: s,
     stores: judge(s, reads),
@@ -52,6 +51,7 @@ const readOne = async (hands: Hands, { plan, store }: Hands["app"]["stores"][num
   const late = hands.clock.sleep(PATIENCE_MS, signal).then(() => "late" as const);
   try {
     const stored = await Promise.race([store.read(signal), late]);
+    if (hands.signal.aborted) throw new RotatorError("INTERRUPTED");
     if (stored === "late") return { plan, where: store.where, fingerprint: () => null, code: "TIMEOUT" };
     return {
       plan,
@@ -85,5 +85,7 @@ const ask = async (hands: Hands, journal: Journal): Promise<Probe | null> => {
   const s = journal.state();
   const fp = wanted(s);
   const key = fp === null ? null : await openKeys(hands, journal).get(fp);
-  return key === null ? null : probeKey(hands, key, hands.signal);
+  if (key === null) return null;
+  const { probeKey } = await import("./probing.ts");
+  return probeKey(hands, key, hands.signal);
 };

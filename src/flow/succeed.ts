@@ -87,7 +87,8 @@ const awaitGone = async (hands: Hands, predecessor: Predecessor, waitMs: number)
     if (look.lines.length !== count) changed = clock.monotonic();
     count = look.lines.length;
     if (clock.monotonic() - changed >= SILENCE_MS) return look;
-    if (clock.monotonic() - started >= waitMs || signal.aborted) {
+    if (signal.aborted) throw new RotatorError("INTERRUPTED");
+    if (clock.monotonic() - started >= waitMs) {
       throw new RotatorError("LOCKED", {
         why: `Process ${claim.pid} on ${claim.host} holds the claim on the ledger.`,
         state: "That process goes on; this one wrote to no store.",

@@ -67,7 +67,13 @@ export const tick = async (hands: Hands, options: TickOptions): Promise<Ticked> 
   if (error !== null && error.code === "LEDGER_BROKEN") throw error;
   await journal.refresh();
   const s = journal.state();
-  const drift = s.adopted && !isOpen(s) && !hands.signal.aborted ? await driftOf(hands, s) : [];
+  let drift: readonly Drift[] = [];
+  try {
+    if (s.adopted && !isOpen(s)) drift = await driftOf(hands, s);
+  } catch (thrown) {
+    if (!(thrown instanceof RotatorError)) throw thrown;
+    error ??= thrown;
+  }
   const rotated = { ...moved.rotated, state: s, phase: phaseOf(s), head: journal.head() };
   // Who holds the claim tells people himself.
   if (error?.code !== "LOCKED")
@@ -127,7 +133,7 @@ const driftOf = async (hands: Hands, s: AppState): Promise<readonly Drift[]> => 
       }
     }),
   );
-  return hands.signal.aborted ? [] : looked.flat();
+  return looked.flat();
 };
 
 type Seen = Pick<Ticked, "drift" | "inbox" | "error"> & {

@@ -8,7 +8,7 @@ const countWith = async (
   when: "before" | "after",
   fps: readonly Fp[],
 ): Promise<readonly LedgerEvent[]> => {
-  const { hands, journal, run, signal } = pass;
+  const { hands, journal, run, looking } = pass;
   const base = { type: "observed", what: "usage", rotation: rotationOf(pass).id, run, when } as const;
   let asked: Fp | null = null;
   for (const fp of fps) {
@@ -16,10 +16,10 @@ const countWith = async (
     const key = await pass.keys.get(fp);
     if (key === null) continue;
     asked = fp;
-    const usage = await hands.platform.usage(key, signal);
+    const usage = await hands.platform.usage(key, looking);
     if (usage !== null) return [{ ...base, fp, usage }];
   }
-  return asked === null || signal.aborted ? [] : [{ ...base, fp: asked, usage: null }];
+  return asked === null ? [] : [{ ...base, fp: asked, usage: null }];
 };
 
 /** Before an emergency changes anything, with whatever key works. */

@@ -35,13 +35,13 @@ const probeAll = (pass: Pass, keys: readonly Held[]) =>
     keys.map(async (k) => ({
       ...k,
       askedTs: wallClock(pass.hands),
-      probe: await probeKey(pass.hands, k.key, pass.signal),
+      probe: await probeKey(pass.hands, k.key, pass.looking),
     })),
   );
 
 /** The new key, every old key and a made-up one: may we begin, and in which mode. */
 export const verify = async (pass: Pass): Promise<Facts> => {
-  const { hands, journal, run, signal } = pass;
+  const { hands, journal, run, looking: signal } = pass;
   const r = rotationOf(pass);
   const fp = r.newFp ?? "";
   const no = (code: string, verdict: "rejected" | "unclear"): LedgerEvent => ({
@@ -139,17 +139,17 @@ export const probeBoth = async (pass: Pass): Promise<Facts> => {
   const keys = await heldKeys(pass, newFp === null ? old : [newFp, ...old]);
   // After an alarm anybody may put another key into a store by hand: the one that leaked has to be at hand until it is proved dead.
   if (r.emergency !== null) for (const { fp, key } of keys) if (fp !== newFp) await pass.keys.keep(fp, key);
-  const first = await clarify(hands, await probeAll(pass, keys), pass.signal);
+  const first = await clarify(hands, await probeAll(pass, keys), pass.looking);
   const isDead = (probes: typeof first): boolean =>
     probes.some((p) => p.fp === newFp && p.probe.verdict === "rejected");
   const isWrong = (probes: typeof first): boolean =>
     isDead(probes) && probes.some((p) => p.fp !== newFp && p.probe.verdict === "accepted");
   const isYoung = newFp !== null && isFresh(s, newFp);
   if (r.wrongKey || isYoung || !isDead(first)) return verdictNews(pass, first);
-  await hands.clock.sleep(SECOND_LOOK_MS, pass.signal);
-  const second = await clarify(hands, await probeAll(pass, keys), pass.signal);
+  await hands.clock.sleep(SECOND_LOOK_MS, pass.looking);
+  const second = await clarify(hands, await probeAll(pass, keys), pass.looking);
   const news = verdictNews(pass, second);
-  if (newFp === null || !isWrong(second) || pass.signal.aborted) return news;
+  if (newFp === null || !isWrong(second) || pass.looking.aborted) return news;
   const works = second.filter((p) => p.fp !== newFp && p.probe.verdict === "accepted").map((p) => p.fp);
   return [...news, { type: "wrong-key-revoked", rotation: r.id, new: newFp, old: works }];
 };
@@ -167,9 +167,9 @@ export const prove = async (pass: Pass, fps: readonly Fp[]): Promise<Facts> => {
     });
   }
   if (fresh === null) return [];
-  await ripen(hands, journal.state(), fps, pass.signal);
+  await ripen(hands, journal.state(), fps, pass.looking);
   const acceptedTs = wallClock(hands);
-  const ends = await runTriads(hands, fresh, held, pass.signal);
+  const ends = await runTriads(hands, fresh, held, pass.looking);
   const s = journal.state();
   for (const end of ends) pass.ends.set(end.fp, end);
   return ends.flatMap((end): readonly LedgerEvent[] => {

@@ -1,29 +1,28 @@
 import { parse } from "./args.ts";
 import { asRotatorError } from "./fault.ts";
 import { guard } from "./guard.ts";
+import { exitOfError } from "./interrupt.ts";
 import { type Globals, openIo } from "./io.ts";
 import { printError } from "./print.ts";
+import { listenToLauncher, onSignals } from "./signals.ts";
 
 /** A terminal that hangs up ends us as an operator's SIGTERM does. */
-const EXITS = { SIGINT: 130, SIGTERM: 143, SIGHUP: 143 } as const;
+const STOPS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
 /** argv to exit status: the only place that turns errors into words and numbers. */
 const main = async (argv: readonly string[]): Promise<number> => {
   const stop = new AbortController();
-  let signalled: number | null = null;
-  for (const [name, status] of Object.entries(EXITS)) {
-    process.on(name, () => {
-      // A second signal means now. State is durable at every instant, so leaving is always safe.
-      if (signalled !== null) process.exit(status);
-      signalled = status;
-      stop.abort(name);
-    });
-  }
+  onSignals(STOPS, (name) => {
+    // A second signal means now. State is durable at every instant, so leaving is always safe.
+    if (stop.signal.aborted) process.exit(name === "SIGINT" ? 130 : 143);
+    stop.abort(name);
+  });
+  listenToLauncher();
   let globals: Globals = { json: argv.includes("--json"), color: !argv.includes("--no-color") };
   // Nobody reads any more (`| head -1`): the work goes on, and its own result decides the exit status.
   process.stdout.on("error", () => {});
   process.stderr.on("error", () => {});
-  process.on("uncaughtException", (error) => process.exit(fail(error, globals, stop.signal, signalled)));
+  process.on("uncaughtException", (error) => process.exit(fail(error, globals, stop.signal)));
 
   try {
     guard(argv, process.execArgv, process.env, await isInspected());
@@ -31,14 +30,14 @@ const main = async (argv: readonly string[]): Promise<number> => {
     globals = parsed.globals;
     return parsed.job === null ? 0 : await parsed.job(openIo(globals, stop.signal), globals);
   } catch (error) {
-    return fail(error, globals, stop.signal, signalled);
+    return fail(error, globals, stop.signal);
   }
 };
 
-const fail = (error: unknown, globals: Globals, signal: AbortSignal, signalled: number | null): number => {
+const fail = (error: unknown, globals: Globals, signal: AbortSignal): number => {
   const io = openIo(globals, signal);
   const shown = asRotatorError(error);
-  const exit = shown.code === "INTERRUPTED" ? (signalled ?? shown.exit) : shown.exit;
+  const exit = exitOfError(io, shown);
   printError(io, shown, exit);
   return exit;
 };

@@ -24,6 +24,8 @@ export type Io = {
   readonly command: (text: string) => string;
   /** The same for people: as it can be pasted into the shell that started this process. */
   readonly paste: (text: string) => string;
+  /** The command that this process was started with, as `command` and `paste` want it. */
+  readonly again: string;
   readonly env: Env;
   readonly cwd: string;
   /** Aborts on SIGINT or SIGTERM; `reason` is the signal's name. */
@@ -79,7 +81,9 @@ export const openIo = (globals: Globals, signal: AbortSignal): Io => {
   const write = (line: string): void => void stderr.write(`${harmless(line, onErr)}\n`);
   const named = globals.config === undefined ? "" : ` -c ${shellWord(globals.config)}`;
   const command = (text: string): string =>
-    isCommand(text) ? text.replace(/^(.*?)(\s{2,}#.*)?$/, `$1${named.replaceAll("$", "$$$$")}$2`) : text;
+    isCommand(text)
+      ? text.replace(/^(.*?)(\s--\s.*|\s{2,}#.*)?$/s, `$1${named.replaceAll("$", "$$$$")}$2`)
+      : text;
   return {
     out: (line) => void stdout.write(`${harmless(line, onOut)}\n`),
     raw: (bytes) => void stdout.write(bytes),
@@ -101,10 +105,20 @@ export const openIo = (globals: Globals, signal: AbortSignal): Io => {
     command,
     paste: (text) =>
       isCommand(text) ? command(text).replace("imkit-rotator", () => typedName({ env, cwd })) : text,
+    again: `imkit-rotator ${typedWords(process.argv.slice(2))}`,
     env,
     cwd,
     signal,
   };
+};
+
+/** Without the config, which `command` names again. */
+const typedWords = (argv: readonly string[]): string => {
+  const end = argv.indexOf("--");
+  const ours = end === -1 ? argv : argv.slice(0, end);
+  const isConfig = (word = ""): boolean => /^(-c|--config(=|$))/.test(word);
+  const kept = ours.filter((word, i) => !isConfig(word) && !/^(-c|--config)$/.test(ours[i - 1] ?? ""));
+  return [...kept, ...argv.slice(ours.length)].map(shellWord).join(" ");
 };
 
 /** 130 for Ctrl-C, 143 for every other signal that asks us to stop. */

@@ -4,6 +4,7 @@ import type { LedgerEvent } from "../core/events.ts";
 import type { NextStep } from "../core/steps.ts";
 import { showFp } from "../core/secret.ts";
 import type { Told } from "../flow/hands.ts";
+import { explained } from "./interrupt.ts";
 import { type Io, isCommand } from "./io.ts";
 
 type Style = "green" | "red" | "yellow" | "dim" | "bold" | "cyan";
@@ -11,7 +12,8 @@ export const paint = (io: Pick<Io, "colour">, style: Style, text: string): strin
   io.colour ? styleText(style, text, { validateStream: false }) : text;
 
 /** What, why, state, do, undo for a person, on stderr. */
-export const printWords = (io: Io, error: RotatorError): void => {
+export const printWords = (io: Io, thrown: RotatorError): void => {
+  const error = explained(io, thrown);
   const width = io.width?.err;
   const many = (title: string, texts: readonly string[]): readonly string[] =>
     texts
@@ -28,13 +30,15 @@ export const printWords = (io: Io, error: RotatorError): void => {
 };
 
 /** The last stdout line of a failed command under --json. */
-export const errorLine = (io: Io, error: RotatorError, exit: number): string =>
-  JSON.stringify({
+export const errorLine = (io: Io, thrown: RotatorError, exit: number): string => {
+  const error = explained(io, thrown);
+  return JSON.stringify({
     ...error.toJSON(),
     do: error.do.map(io.command),
     undo: error.undo.map(io.command),
     exitCode: exit,
   });
+};
 
 export const printError = (io: Io, error: RotatorError, exit: number): void => {
   printWords(io, error);
@@ -214,6 +218,7 @@ const resultLine = (
   bad: (text: string) => string,
 ): string => {
   const reason = e.reason ? `: ${e.reason}` : "";
+  if (e.code === "CANCELLED") return `  ${target}: called off before it began`;
   if (e.outcome !== "ok") return bad(`${target}: ${e.outcome}${e.code ? ` (${e.code})` : ""}${reason}`);
   if (e.changed === undefined) return ok(`${target}: rolled out${reason}`);
   return ok(`${target}: ${e.changed ? "written and read back" : "holds the new key already"}`);

@@ -3,6 +3,7 @@ import type { Tools } from "../../providers/kit.ts";
 import { ProviderError, RotatorError } from "../core/errors.ts";
 import type { App } from "../flow/hands.ts";
 import type { Inbox } from "../flow/inbox.ts";
+import { stoppableStore } from "../flow/interrupt.ts";
 import type { AppConfig, RolloutConfig, StoreConfig } from "../io/config.ts";
 import type { Store } from "../ports.ts";
 
@@ -73,7 +74,7 @@ export const openInboxes = (app: AppConfig, { stores }: App, tools: Tools): Prom
         throw new RotatorError("CONFIG_INVALID", {
           why: `${target.position}: the inbox is the same place as the store ${same.plan.name}`,
         });
-      return { name: store.where, store };
+      return { name: store.where, store: stoppableStore(store) };
     }),
   );
 

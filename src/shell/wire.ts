@@ -7,6 +7,7 @@ import { EMPTY, type AppState } from "../core/state.ts";
 import { nextSteps } from "../core/steps.ts";
 import type { App, Hands } from "../flow/hands.ts";
 import type { Inbox } from "../flow/inbox.ts";
+import { stoppable } from "../flow/interrupt.ts";
 import { openJournal } from "../flow/journal.ts";
 import type { Predecessor } from "../flow/succeed.ts";
 import type { People } from "../flow/tick.ts";
@@ -78,7 +79,7 @@ export const wire = async (io: Io, config: Config, app: AppConfig, ndjson = fals
   let pause = 0;
   const hands = lazily(async (): Promise<Hands> => {
     const platform = imkitPlatform({ baseUrl: app.baseUrl, clock: systemClock });
-    return {
+    return stoppable({
       app: opened,
       ledger: rooms.ledger(),
       escrow: rooms.escrow,
@@ -99,7 +100,7 @@ export const wire = async (io: Io, config: Config, app: AppConfig, ndjson = fals
         if (told.kind === "note") notes.unshift(told.text);
         tell(told);
       },
-    };
+    });
   });
   const clock = clockIn(app.timezone);
   const people = lazily(async (): Promise<People> => {

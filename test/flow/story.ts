@@ -45,11 +45,10 @@ export type Step = { readonly says: string; readonly state: AppState };
 export type Story = World & {
   readonly stage: (text: string, replace?: boolean, fate?: Partial<Fate>) => Promise<Step>;
   readonly rotate: (change?: RotateChange, fate?: Partial<Fate>) => Promise<Step>;
-  readonly confirm: (change?: {
-    readonly waive?: string;
-    readonly waitMs?: number;
-    readonly key?: string;
-  }) => Promise<Step>;
+  readonly confirm: (
+    change?: { readonly waive?: string; readonly waitMs?: number; readonly key?: string },
+    fate?: Partial<Fate>,
+  ) => Promise<Step>;
   readonly rollback: (acceptLeaked?: boolean) => Promise<Step>;
   readonly discard: (forget?: boolean) => Promise<Step>;
   readonly adopt: (text: string | null) => Promise<Step>;
@@ -144,9 +143,16 @@ export const tell = async <T>(
           ),
         { ...NO_FATE, ...fate },
       ),
-    confirm: ({ waive = null, waitMs = 0, key = null } = {}) =>
-      run("confirm", (hands) =>
-        product.confirmRevoked(hands, { waive, waitMs, key: key === null ? null : new product.Secret(key) }),
+    confirm: ({ waive = null, waitMs = 0, key = null } = {}, fate = {}) =>
+      run(
+        "confirm",
+        (hands) =>
+          product.confirmRevoked(hands, {
+            waive,
+            waitMs,
+            key: key === null ? null : new product.Secret(key),
+          }),
+        { ...NO_FATE, ...fate },
       ),
     rollback: (acceptLeaked = false) =>
       run("rollback", (hands) => {

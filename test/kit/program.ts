@@ -32,7 +32,11 @@ export type RunOptions = {
   readonly signalAfter?: { readonly text: RegExp; readonly signal: NodeJS.Signals };
   /** Called with everything that came out so far, each time something did. */
   readonly onOutput?: (text: string, kill: (signal: NodeJS.Signals) => void) => void;
+  /** Called once it runs. */
+  readonly onStart?: (kill: (signal: NodeJS.Signals) => void, pid: number) => void;
   readonly nodeArgs?: readonly string[];
+  /** In a process group of its own. */
+  readonly detached?: boolean;
 };
 export type Ran = {
   /** Exit code; null when a signal ended it. */
@@ -123,7 +127,9 @@ export const runProgram = async (args: readonly string[], options: RunOptions): 
     cwd: options.cwd,
     env: cleanEnv(options.cwd, options.env),
     stdio: ["pipe", "pipe", "pipe"],
+    detached: options.detached === true,
   });
+  options.onStart?.((signal) => void child.kill(signal), child.pid ?? 0);
   let stdout = "";
   let stderr = "";
   let signalled = false;

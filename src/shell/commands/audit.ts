@@ -3,6 +3,7 @@ import { follow } from "../../core/chain.ts";
 import { RotatorError } from "../../core/errors.ts";
 import type { Entry } from "../../core/events.ts";
 import { type Report, verifyLedger } from "../../core/verify.ts";
+import { isInterrupt, orElse } from "../../flow/interrupt.ts";
 import { type LedgerLines, readLedgerPath } from "../../io/ledger/export.ts";
 import type { Witness } from "../../ports.ts";
 import { asRotatorError } from "../fault.ts";
@@ -50,6 +51,7 @@ export const verifyCommand = async (
       print(io, target, report);
       isSound &&= report.ok;
     } catch (thrown) {
+      if (isInterrupt(thrown)) throw thrown;
       error ??= asRotatorError(thrown);
     }
   }
@@ -119,14 +121,13 @@ const isPath = async (io: Io, globals: Globals, what: string): Promise<boolean> 
 /** What the app's stores quote of its ledger. */
 const witnessesOf = async (io: Io, globals: Globals, name: string): Promise<readonly Witness[]> => {
   const config = await readConfig(io, globals);
-  const { app } = await wire(io, config, pickApp(config, name));
+  const { app, signal } = await (await wire(io, config, pickApp(config, name))).hands();
   const quoted = await Promise.all(
     app.stores.map(async ({ plan, store }) => {
-      const stored = await store.read(io.signal).catch(() => {
-        io.warn(`  ${plan.name} could not be read, so it proves nothing.`);
-        return null;
-      });
-      return stored?.witness ?? null;
+      const stored = await orElse(store.read(signal), "unread");
+      if (stored !== "unread") return stored?.witness ?? null;
+      io.warn(`  ${plan.name} could not be read, so it proves nothing.`);
+      return null;
     }),
   );
   return quoted.filter((w) => w !== null);

@@ -4,6 +4,7 @@ import { exitOf, whereKeysAre } from "../../core/report.ts";
 import { showFp } from "../../core/secret.ts";
 import { lostSteps } from "../../core/steps.ts";
 import { type Confirmed, confirmRevoked } from "../../flow/confirm.ts";
+import { isInterrupt } from "../../flow/interrupt.ts";
 import type { Io } from "../io.ts";
 import { headText, nextJson, paint, printLines, printNext, printWords } from "../print.ts";
 import { hintsOf, linesOf, pauseSteps, stepsOf } from "../steps.ts";
@@ -41,6 +42,8 @@ export const confirmCommand = async (io: Io, wired: Wired, flags: ConfirmFlags):
     if (confirmed.rotated !== null) await reportLeak(io, wired, confirmed.rotated);
     return tell(io, wired, confirmed);
   } catch (error) {
+    if (isInterrupt(error))
+      throw new RotatorError("INTERRUPTED", { state: whereKeysAre((await wired.lastState()).state) });
     if (!(error instanceof RotatorError) || error.code !== "STILL_ACCEPTED") throw error;
     return refuseWaiver(io, wired, error);
   }

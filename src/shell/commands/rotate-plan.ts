@@ -1,6 +1,7 @@
 import { formatDuration } from "../../core/policy.ts";
 import { plan } from "../../flow/plan.ts";
 import { asRotatorError } from "../fault.ts";
+import { exitOfError } from "../interrupt.ts";
 import type { Io } from "../io.ts";
 import type { Wired } from "../wire.ts";
 import { type Outcome, statusOf } from "./rotate-result.ts";
@@ -11,7 +12,8 @@ export const dryRun = async (io: Io, wired: Wired, drop: readonly string[] = [])
     return await show(io, wired, drop);
   } catch (thrown) {
     const error = asRotatorError(thrown);
-    return { exit: error.exit, status: statusOf(error.exit), error };
+    const exit = exitOfError(io, error);
+    return { exit, status: statusOf(exit), error };
   }
 };
 

@@ -15,6 +15,7 @@ import { type NextStep, outageSteps } from "../../core/steps.ts";
 import { showFp } from "../../core/secret.ts";
 import { type AppState, oldOnes } from "../../core/state.ts";
 import type { Rotated } from "../../flow/rotate.ts";
+import { exitOfError, explained, undoOf } from "../interrupt.ts";
 import { exitOfSignal, type Io, isCommand } from "../io.ts";
 import { headText, nextJson, printLines, printNext, printWords } from "../print.ts";
 import { hintsOf, linesOf, stepsOf } from "../steps.ts";
@@ -29,9 +30,9 @@ export type Outcome = {
   readonly error: RotatorError | null;
 };
 
-/** The word for an exit status that is no success. */
+/** The word for an exit status that is no success. What was told to stop (130, 143) has not failed. */
 export const statusOf = (exit: number): RotateStatus =>
-  exit === 6 ? "locked" : exit === 4 ? "refused" : exit === 3 ? "waiting" : "failed";
+  exit === 6 ? "locked" : exit === 4 ? "refused" : exit === 3 || exit > 128 ? "waiting" : "failed";
 
 export const isDue = (wired: Wired, s: AppState): boolean => {
   if (wired.app.rotateEveryMs === null || !s.adopted) return false;
@@ -71,11 +72,17 @@ export const printRotated = async (
   const more = tick?.more ?? {};
   const lines = leakLines(state, wired);
   if (io.signal.aborted && !["done", "nothing"].includes(status)) {
-    const stopped = exitOfSignal(io);
-    const end = { status, exit: stopped, next, report, more };
-    if (io.json) io.out(resultLine(io, wired.name, state, end, worked, head));
-    printWords(io, new RotatorError("INTERRUPTED", { state: [whereKeysAre(state), ...lines].join("\n") }));
-    return { exit: stopped, status, error: null };
+    const stopped: End = {
+      status: hasFailed(state) ? status : "waiting",
+      exit: exitOfSignal(io),
+      next,
+      report,
+      more,
+    };
+    if (io.json) io.out(resultLine(io, wired.name, state, stopped, worked, head));
+    const words = { state: [whereKeysAre(state), ...lines].join("\n"), undo: undoOf(wired.name, state) };
+    printWords(io, new RotatorError("INTERRUPTED", words));
+    return { exit: stopped.exit, status: stopped.status, error: null };
   }
   const error = exit === 0 || exit === 3 ? null : failureWords(wired, rotated);
   if (io.json) io.out(resultLine(io, wired.name, state, { status, exit, next, report, more }, worked, head));
@@ -89,6 +96,12 @@ export const printRotated = async (
     if (head) io.say(`  Ledger head ${headText(head) ?? ""}`);
   }
   return { exit, status, error };
+};
+
+/** More than that it was stopped in the middle of something. */
+const hasFailed = ({ rotation }: AppState): boolean => {
+  const failure = rotation === null ? null : failureOf(rotation);
+  return rotation?.wrongKey === true || (failure !== null && failure.detail !== "INTERRUPTED");
 };
 
 /** There was nothing to do, and nothing was asked. */
@@ -225,15 +238,21 @@ const lineOf = ({ name, code }: StoreStop): StoreLine => ({
 export const printRefusal = async (
   io: Io,
   wired: Pick<Wired, "name" | "lastState">,
-  error: RotatorError,
+  thrown: RotatorError,
   { more }: TickEnd = { more: {} },
 ): Promise<Outcome> => {
-  const exit = error.code === "INTERRUPTED" ? exitOfSignal(io) : error.exit;
-  const status = error.code === "INTERRUPTED" ? "waiting" : statusOf(exit);
+  const error = explained(io, thrown);
+  const exit = exitOfError(io, error);
+  const status = statusOf(exit);
   const last = await wired.lastState();
   const isOpened = last.state.rotation !== null && last.state.rotation.ended === null;
+  const undo = error.code === "INTERRUPTED" ? undoOf(wired.name, last.state) : [];
   const told = isOpened
-    ? new RotatorError(error.code, { ...wordsOf(error), state: stateOf(error, last.state) })
+    ? new RotatorError(error.code, {
+        ...wordsOf(error),
+        state: stateOf(error, last.state),
+        ...(undo.length > 0 ? { undo } : {}),
+      })
     : error;
   const next = error.do.map((line): NextStep => {
     const command = isCommand(line) ? line : null;

@@ -7,6 +7,7 @@ import { pickApp } from "../../io/config-app.ts";
 import { readConfigFor, readFromApp } from "../../load/open.ts";
 import { secretSource } from "../../load/source.ts";
 import type { Globals, Io } from "../io.ts";
+import { onSignals } from "../signals.ts";
 
 const NOT_FOUND = 127;
 const NOT_EXECUTABLE = 126;
@@ -38,9 +39,11 @@ export const runCommand = async (
   const read = readFromApp(config, app, flags.store ?? null, io.env);
   const stoppable = (signal: AbortSignal) => read(AbortSignal.any([signal, io.signal]));
   const source = secretSource({ ...systemClock, read: stoppable, ttlMs: 0 });
-  const key = await source.get().catch((error: unknown) => {
-    if (io.signal.aborted)
-      throw new RotatorError("INTERRUPTED", { what: "Interrupted before the command was started." });
+  const reading = source.get();
+  await reading.catch(() => {});
+  if (io.signal.aborted)
+    throw new RotatorError("INTERRUPTED", { what: "Interrupted before the command was started." });
+  const key = await reading.catch((error: unknown) => {
     throw refusal(app.name, error);
   });
   return start(io, command, key, app.baseUrl);
@@ -62,15 +65,15 @@ const start = (io: Io, command: readonly string[], key: Secret, baseUrl: string)
   new Promise((resolve) => {
     const [program = "", ...args] = command;
     const env = { ...process.env, IMKIT_API_KEY: key.reveal(), IMKIT_BASE_URL: baseUrl };
+    // From here on a signal is the command's business, and no reason for us to leave it alone. One that comes while it is being started
+    // is told when it runs.
+    onSignals(PASSED_ON, (signal) => child.kill(signal));
+    onSignals(FROM_KEYBOARD, (signal) => {
+      if (!process.stdin.isTTY) child.kill(signal);
+    });
     const child = spawn(program, args, { stdio: "inherit", env });
-    // From here on a signal is the command's business, and no reason for us to leave it alone.
-    for (const signal of [...PASSED_ON, ...FROM_KEYBOARD]) process.removeAllListeners(signal);
-    for (const signal of PASSED_ON) process.on(signal, () => void child.kill(signal));
-    for (const signal of FROM_KEYBOARD) {
-      process.on(signal, () => {
-        if (!process.stdin.isTTY) child.kill(signal);
-      });
-    }
+    // A launcher that was killed takes us with it.
+    process.once("disconnect", () => child.kill("SIGKILL"));
     child.on("error", (error) => {
       const isMissing = "code" in error && error.code === "ENOENT";
       io.warn(`${program}: ${isMissing ? "not found" : "cannot be started"}`);

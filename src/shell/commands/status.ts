@@ -5,6 +5,7 @@ import { attestedFingerprints, shownCurrent, workloadLines } from "../../core/re
 import { nextSteps } from "../../core/steps.ts";
 import { showFp } from "../../core/secret.ts";
 import { EMPTY, isOpen, wanted } from "../../core/state.ts";
+import { isInterrupt } from "../../flow/interrupt.ts";
 import { type StatusView, status } from "../../flow/status.ts";
 import { asRotatorError } from "../fault.ts";
 import type { Io } from "../io.ts";
@@ -39,6 +40,7 @@ const look = async (
   try {
     return { view: await status(await wired.hands(), { probe }), error: null };
   } catch (thrown) {
+    if (isInterrupt(thrown)) throw thrown;
     return { view: { state: EMPTY, stores: [], probe: null, head: null }, error: asRotatorError(thrown) };
   }
 };

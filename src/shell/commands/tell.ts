@@ -28,6 +28,7 @@ export const takeKeys = async (wired: Wired): Promise<void> => {
     await takeInboxes(hands, await openJournal(hands), await wired.inboxes());
   } catch (thrown) {
     const { code, what } = asRotatorError(thrown);
+    if (code === "INTERRUPTED") return;
     hands.tell({ kind: "note", text: `The inboxes were not taken in: ${code}, ${what}` });
   }
 };

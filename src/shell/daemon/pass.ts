@@ -3,7 +3,8 @@ import type { AppConfig, Config } from "../../io/config.ts";
 import { rotateOne } from "../commands/rotate.ts";
 import { type Outcome, statusOf } from "../commands/rotate-result.ts";
 import { asRotatorError } from "../fault.ts";
-import { exitOfSignal, type Io } from "../io.ts";
+import { exitOfError } from "../interrupt.ts";
+import type { Io } from "../io.ts";
 import { type Wired, wire } from "../wire.ts";
 import type { Log } from "./log.ts";
 import type { Metrics } from "./metrics.ts";
@@ -72,7 +73,7 @@ const oneApp = async (daemon: Daemon, app: AppConfig, signal: AbortSignal): Prom
     outcome = await rotateOne(own, wired, { due: true, ...(locked.has(app.name) ? { wait: WATCH } : {}) });
   } catch (thrown) {
     const error = asRotatorError(thrown);
-    const exit = error.code === "INTERRUPTED" ? exitOfSignal(io) : error.exit;
+    const exit = exitOfError(io, error);
     outcome = { exit, status: statusOf(exit), error };
   }
   if (outcome.status === "locked") locked.add(app.name);

@@ -1,6 +1,6 @@
 import type { Platform, Probe } from "../../../src/ports.ts";
 import type { Prng } from "./prng.ts";
-import type { Proc, Trace } from "./process.ts";
+import { cutOff, type Proc, type Trace } from "./process.ts";
 import type { Product } from "./product.ts";
 import type { Timeline } from "./timeline.ts";
 
@@ -112,25 +112,31 @@ export const imkit = (
     works,
     trouble: (from, to, kind) => void troubles.push({ from, to, kind }),
     port: (proc) => ({
-      probe: (secret) =>
-        proc.call("probe", LATEST, () => {
+      probe: (secret, _options, signal) => {
+        const call = proc.call("probe", LATEST, () => {
           const probe = ask(secret.reveal());
           trace(
             () => `${proc.name} probes ${secret.reveal().slice(0, 6)}: ${probe.verdict} ${probe.code ?? ""}`,
           );
           return probe;
-        }),
-      appIdentity: (secret) =>
-        proc.call("identity", LATEST, () => {
+        });
+        return cutOff(signal, call, () => answer("unclear", null, null, "interrupted"));
+      },
+      appIdentity: (secret, signal) => {
+        const call = proc.call("identity", LATEST, () => {
           const text = secret.reveal();
           const isKnown = style.showsApp && ask(text).verdict === "accepted";
           return isKnown ? new product.Secret(`client-key-of-${keys.get(text)?.app ?? ""}`) : null;
-        }),
-      usage: (secret) =>
-        proc.call("usage", LATEST, () => {
+        });
+        return cutOff(signal, call, () => null);
+      },
+      usage: (secret, signal) => {
+        const call = proc.call("usage", LATEST, () => {
           if (ask(secret.reveal()).verdict !== "accepted") return null;
           return { users: 2, rooms: 1, totalRooms: 3, messages: 40, peakConnections: 5 };
-        }),
+        });
+        return cutOff(signal, call, () => null);
+      },
     }),
     probes: () => probes,
   };

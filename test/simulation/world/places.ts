@@ -1,8 +1,17 @@
 import type { PlannedRollout, PlannedStore } from "../../../src/core/events.ts";
 import type { Secret } from "../../../src/core/secret.ts";
-import type { Revision, Rollout, RolloutState, Staged, Store, Witness, WriteOp } from "../../../src/ports.ts";
+import type {
+  Check,
+  Revision,
+  Rollout,
+  RolloutState,
+  Staged,
+  Store,
+  Witness,
+  WriteOp,
+} from "../../../src/ports.ts";
 import type { Prng } from "./prng.ts";
-import type { Proc, Trace } from "./process.ts";
+import { cutOff, type Proc, type Trace } from "./process.ts";
 import type { Product } from "./product.ts";
 import type { Timeline } from "./timeline.ts";
 
@@ -112,6 +121,10 @@ export const loadWorkload = (
   trace(() => `${w.plan.name} starts with`);
 };
 
+const mayCheck = (id: string, code: string | null): readonly Check[] => [
+  { id, status: code === null ? "ok" : "fail", message: "", ...(code === null ? {} : { code }) },
+];
+
 export const storePort = (around: Around, proc: Proc, store: TrueStore): Store => {
   const { product, time, chance, moods, watcher, trace, show } = around;
   const { name } = store.plan;
@@ -177,20 +190,14 @@ export const storePort = (around: Around, proc: Proc, store: TrueStore): Store =
   return {
     where: store.plan.where,
     caps: { staging: store.staging, compareAndSwap: store.cas, witness: store.witness, retire: false },
-    preflight: () =>
-      proc.call(`preflight ${name}`, LATEST, () => {
-        const code = trouble();
-        return [
-          {
-            id: "may-write",
-            status: code === null ? "ok" : "fail",
-            message: "",
-            ...(code === null ? {} : { code }),
-          },
-        ];
-      }),
-    read: () =>
-      proc.call(`read ${name}`, LATEST, () => {
+    preflight: (signal) =>
+      cutOff(
+        signal,
+        proc.call(`preflight ${name}`, LATEST, () => mayCheck("may-write", trouble())),
+        () => mayCheck("may-write", "TIMEOUT"),
+      ),
+    read: (signal) => {
+      const call = proc.call(`read ${name}`, LATEST, () => {
         const code = refusal();
         if (code !== null) throw fail(code, "not_applied");
         const isStale = chance.chance(moods().stale);
@@ -210,7 +217,11 @@ export const storePort = (around: Around, proc: Proc, store: TrueStore): Store =
           createdAt: null,
           witness: isStale ? null : store.quoted,
         };
-      }),
+      });
+      return cutOff(signal, call, () => {
+        throw fail("TIMEOUT", "not_applied");
+      });
+    },
     write,
     ...(store.staging && {
       stage: (next: Secret, expect: Revision | null, op: WriteOp) => {
@@ -268,18 +279,12 @@ export const rolloutPort = (
     where: w.plan.where,
     how: w.how,
     reason: "",
-    preflight: () =>
-      proc.call(`preflight ${name}`, LATEST, () => {
-        const code = trouble();
-        return [
-          {
-            id: "may-roll",
-            status: code === null ? "ok" : "fail",
-            message: "",
-            ...(code === null ? {} : { code }),
-          },
-        ];
-      }),
+    preflight: (signal) =>
+      cutOff(
+        signal,
+        proc.call(`preflight ${name}`, LATEST, () => mayCheck("may-roll", trouble())),
+        () => mayCheck("may-roll", "TIMEOUT"),
+      ),
     trigger: async (op) => {
       watcher.rollBegins(proc, w, op.opId);
       return proc.call(`roll ${name}`, w.watched ? LATEST : w.takesMs + LATEST, () => {
@@ -295,11 +300,15 @@ export const rolloutPort = (
     },
     ...(w.watched
       ? {
-          watch: (op) =>
-            proc.call(`watch ${name}`, LATEST, () => {
+          watch: (op, signal) => {
+            const call = proc.call(`watch ${name}`, LATEST, () => {
               if (chance.chance(moods().refuses)) throw fail("UNAVAILABLE", "not_applied");
               return stand(op.rotation);
-            }),
+            });
+            return cutOff(signal, call, () => {
+              throw fail("TIMEOUT", "not_applied");
+            });
+          },
         }
       : {}),
   };

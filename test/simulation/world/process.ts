@@ -7,6 +7,12 @@ import type { Timeline } from "./timeline.ts";
 /** A line for the trace; the text is made only where there is one. */
 export type Trace = (text: () => string) => void;
 
+/** As the adapters do: a call that was told to stop says that it had no answer in time, whatever was on the way. */
+export const cutOff = async <T>(signal: AbortSignal, call: Promise<T>, cut: () => T): Promise<T> => {
+  const answer = await call;
+  return signal.aborted ? cut() : answer;
+};
+
 /** What may befall one process. Counted in calls that it makes of its ports. */
 export type Fate = {
   readonly crashAt: number;

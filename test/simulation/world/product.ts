@@ -8,6 +8,7 @@ import type * as state from "../../../src/core/state.ts";
 import type * as verify from "../../../src/core/verify.ts";
 import type * as adopt from "../../../src/flow/adopt.ts";
 import type * as confirm from "../../../src/flow/confirm.ts";
+import type * as interrupt from "../../../src/flow/interrupt.ts";
 import type * as journal from "../../../src/flow/journal.ts";
 import type * as keys from "../../../src/flow/keys.ts";
 import type * as rollback from "../../../src/flow/rollback.ts";
@@ -25,6 +26,7 @@ export type Product = Pick<typeof chain, "follow"> &
   Pick<typeof verify, "verifyLedger"> &
   Pick<typeof adopt, "adopt"> &
   Pick<typeof confirm, "confirmRevoked"> &
+  Pick<typeof interrupt, "stoppable"> &
   Pick<typeof journal, "openJournal"> &
   Pick<typeof keys, "openKeys"> &
   Pick<typeof rollback, "rollback"> &
@@ -45,6 +47,7 @@ const FILES = [
   "core/verify",
   "flow/adopt",
   "flow/confirm",
+  "flow/interrupt",
   "flow/journal",
   "flow/keys",
   "flow/rollback",

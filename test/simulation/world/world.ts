@@ -245,7 +245,7 @@ export const makeWorld = ({
       });
       processes.set(proc.claim.inst, proc);
       trace(() => `${proc.name} starts on ${proc.claim.host}`);
-      const hands: Hands = {
+      const hands: Hands = product.stoppable({
         app: {
           name: "chat",
           stores: inConfig(scenario.stores).map((s) => ({ plan: s.plan, store: storePort(around, proc, s) })),
@@ -268,7 +268,7 @@ export const makeWorld = ({
         tell: (told) => {
           if (told.kind === "note") trace(() => `${proc.name} says: ${told.text}`);
         },
-      };
+      });
       run(hands).then(
         (value) => {
           trace(() => `${proc.name} returns ${summary(value)}`);
