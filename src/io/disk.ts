@@ -1,6 +1,17 @@
 import { randomBytes } from "node:crypto";
 import { constants } from "node:fs";
-import { type FileHandle, link, lstat, mkdir, open, readdir, rename, rmdir, unlink } from "node:fs/promises";
+import {
+  access,
+  type FileHandle,
+  link,
+  lstat,
+  open,
+  readdir,
+  rename,
+  stat,
+  statfs,
+  unlink,
+} from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { makeFolder } from "./make-folder.ts";
 
@@ -69,19 +80,22 @@ export const writePrivate = async (
   return true;
 };
 
+/** Of file systems that say yes and then make no file: proc, sysfs. */
+const MAKE_NOTHING: ReadonlySet<number> = new Set([0x9fa0, 0x6265_6572]);
+
 /**
- * Whether files can be made in a folder, or the folder itself where it is not there yet: a temporary folder is made and taken away again.
- * @returns null when they can, else the system's name for why not. Never rejects.
+ * Whether files can be made in a folder, or the folder itself where it is not there yet, as far as that can be told without making one.
+ * @returns null when nothing speaks against it, else the system's name for why not. Never rejects.
  */
 export const whyNoFiles = async (dir: string): Promise<string | null> => {
-  const trial = join(dir, `${TEMPORARY}${randomBytes(8).toString("hex")}`);
   try {
-    await mkdir(trial, { mode: 0o700 });
-    await rmdir(trial);
-    return null;
+    if (!(await stat(dir)).isDirectory()) return "ENOTDIR";
+    await access(dir, constants.W_OK | constants.X_OK);
+    return MAKE_NOTHING.has((await statfs(dir)).type) ? "ENOTSUP" : null;
   } catch (error) {
     const code = errnoOf(error) || "unexpected failure";
     if (code !== "ENOENT" || dir === dirname(dir)) return code;
+    // A link to nowhere is no place for a folder.
     const isThere = await lstat(dir).catch(() => null);
     return isThere === null ? whyNoFiles(dirname(dir)) : code;
   }

@@ -104,7 +104,7 @@ export const fileEscrow = ({ dir, identity }: FileEscrowOptions): FileEscrow => 
     preflight: async () => {
       const why = await whyNoKeys(dir, identity);
       if (why === null) return [{ id: "writable", status: "ok", message: `Keys can be kept in ${dir}.` }];
-      const fix = why.do[0] ?? "Name a folder on a local disk that this user may write to in state.dir";
+      const fix = why.do[0] ?? "";
       return [
         {
           id: "writable",
@@ -126,15 +126,18 @@ const notSaved = (error: RotatorError): RotatorError =>
     state: "The key was NOT saved.",
   });
 
+const ELSEWHERE = "Name a folder on a local disk that this user may write to in state.dir";
+
 const whyNoKeys = async (dir: string, identity: IdentitySource): Promise<RotatorError | null> => {
   try {
     if (identity.check === undefined) parseIdentities(await identity(false));
     else await identity.check();
     await hasPrivateFolder(dir, false);
     const why = await whyNoFiles(dir);
-    return why === null ? null : failed(`No file can be made in ${dir} (${why}).`);
+    return why === null ? null : failed(`No file can be made in ${dir} (${why}).`, { do: [ELSEWHERE] });
   } catch (error) {
-    return error instanceof RotatorError ? error : failed("The escrow identity cannot be read.");
+    if (error instanceof RotatorError) return error;
+    return failed("The escrow identity cannot be read.", { do: ["Look at escrow.identity in the config"] });
   }
 };
 
