@@ -8,6 +8,7 @@ import { type AppState, isOpen } from "../core/state.ts";
 import type { Notifier } from "../ports.ts";
 import type { Hands } from "./hands.ts";
 import { type Inbox, type InboxFind, takeInboxes } from "./inbox.ts";
+import { isInterrupt } from "./interrupt.ts";
 import { type Journal, openJournal } from "./journal.ts";
 import { openKeys } from "./keys.ts";
 import { tellPeople } from "./notify.ts";
@@ -72,7 +73,8 @@ export const tick = async (hands: Hands, options: TickOptions): Promise<Ticked> 
     if (s.adopted && !isOpen(s)) drift = await driftOf(hands, s);
   } catch (thrown) {
     if (!(thrown instanceof RotatorError)) throw thrown;
-    error ??= thrown;
+    // A rotation that is done is done, also where there was no time left to look on.
+    if (!isInterrupt(thrown) || moved.rotated.worked === null) error ??= thrown;
   }
   const rotated = { ...moved.rotated, state: s, phase: phaseOf(s), head: journal.head() };
   // Who holds the claim tells people himself.

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import type { App } from "../../src/flow/hands.ts";
 import type { Store } from "../../src/ports.ts";
+import { NO_FATE } from "../simulation/world/process.ts";
 import { firstKey, type Story, stores, tell, workload } from "./story.ts";
 
 /** The world's places answer a call that was told to stop as the adapters do: TIMEOUT, `unclear`, no identity. None of that is true. */
@@ -98,6 +99,42 @@ describe("told to stop at any call, nothing is written down because of that", ()
         for (const { appFingerprint } of w.events("adopted")) expect(appFingerprint).not.toBeNull();
       },
     );
+  });
+
+  test("a tick: a look for drift is no failure, and what was done before it is done", async () => {
+    const people = { notifiers: [], owners: [], remindBeforeMs: [], escalateAfterMs: 0, steps: () => [] };
+    const rotate = {
+      reason: null,
+      ticket: null,
+      drop: [],
+      restarted: false,
+      acceptApp: null,
+      confirm: false,
+    };
+    const options = { rotate: { ...rotate, waitMs: 0 }, inboxes: [], people, mayOpen: true };
+    const ends = new Set<string>();
+    await atEachCall(
+      async (w) => {
+        await w.stage(w.key());
+        await w.rotate({ waitMs: 60_000 });
+        w.imkit.revoke(firstKey(w));
+        await w.sleep(1_000);
+      },
+      async (w, stopAt) => {
+        const ended = await w.command("tick", (hands) => w.product.tick(hands, options), {
+          ...NO_FATE,
+          stopAt,
+        });
+        if (ended.kind !== "returned") throw new Error(ended.kind);
+        const { error, drift, rotated } = ended.value;
+        const isDone = w.events("done").length > 0;
+        ends.add(`${rotated.phase} ${isDone} ${error?.code ?? ""}`);
+        expect(drift).toEqual([]);
+        return { says: "" };
+      },
+      async () => {},
+    );
+    expect([...ends].sort()).toEqual(["idle true ", "rotating false ", "waiting-revoke false "]);
   });
 
   test("stage: the key is kept and in the ledger, with what was answered", async () => {
