@@ -1,4 +1,4 @@
-import { rmSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
 import { findKey } from "../kit/leak.ts";
@@ -56,7 +56,13 @@ describe.concurrent("run", () => {
     ["126 where it is no program", ["/etc/passwd"], 126],
   ])("exits with %s", async (_what, command, exit) => {
     const w = await world();
-    expect((await w.run(["run", "demo", "--", ...command])).code).toBe(exit);
+    // Root may look into it; to everybody else it says no for a program that is nowhere.
+    const closed = join(w.dir, "closed");
+    mkdirSync(closed, { mode: 0 });
+    const env = { PATH: `${closed}:${process.env["PATH"]}` };
+    const { code } = await w.run(["run", "demo", "--", ...command], { env });
+    chmodSync(closed, 0o700);
+    expect(code).toBe(exit);
   });
 
   it.each(["SIGTERM", "SIGINT", "SIGHUP"] as const)(

@@ -1,9 +1,12 @@
 import { spawn } from "node:child_process";
+import { existsSync } from "node:fs";
 import { constants } from "node:os";
+import { delimiter, join } from "node:path";
 import { ProviderError, REFUSALS, RotatorError } from "../../core/errors.ts";
 import type { Secret } from "../../core/secret.ts";
 import { systemClock } from "../../io/clock.ts";
 import { pickApp } from "../../io/config-app.ts";
+import { errnoOf } from "../../io/disk.ts";
 import { readConfigFor, readFromApp } from "../../load/open.ts";
 import { secretSource } from "../../load/source.ts";
 import type { Globals, Io } from "../io.ts";
@@ -61,6 +64,10 @@ const refusal = (app: string, error: unknown): RotatorError => {
   });
 };
 
+/** A folder of PATH that this user may not look into gives "access denied" for a program that is nowhere. */
+const isOnPath = (program: string, path = ""): boolean =>
+  program.includes("/") || path.split(delimiter).some((dir) => existsSync(join(dir, program)));
+
 const start = (io: Io, command: readonly string[], key: Secret, baseUrl: string): Promise<number> =>
   new Promise((resolve) => {
     const [program = "", ...args] = command;
@@ -75,7 +82,8 @@ const start = (io: Io, command: readonly string[], key: Secret, baseUrl: string)
     // A launcher that was killed takes us with it.
     process.once("disconnect", () => child.kill("SIGKILL"));
     child.on("error", (error) => {
-      const isMissing = "code" in error && error.code === "ENOENT";
+      const code = errnoOf(error);
+      const isMissing = code === "ENOENT" || (code === "EACCES" && !isOnPath(program, process.env["PATH"]));
       io.warn(`${program}: ${isMissing ? "not found" : "cannot be started"}`);
       resolve(isMissing ? NOT_FOUND : NOT_EXECUTABLE);
     });
