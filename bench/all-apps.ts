@@ -59,7 +59,7 @@ const prepare = async (dir: string, env: NodeJS.ProcessEnv, sandbox: Sandbox, fr
 export const allApps = async (folder: string, bin: string, base: NodeJS.ProcessEnv) => {
   const sandbox = await startSandbox({ limit: 1_000_000 });
   const fresh = sandbox.issue();
-  const [together, alone] = [join(folder, "together"), join(folder, "alone")];
+  const [together, alone] = [join(folder, "apps-together"), join(folder, "apps-alone")];
   await prepare(together, base, sandbox, fresh);
   cpSync(together, alone, { recursive: true });
   const rotate = (dir: string, what: string) =>
