@@ -490,14 +490,6 @@ export const BUGS: readonly Bug[] = [
   rare(bug("what a dropped target left open stays open", "flow/close.ts", `...givenUp(r),`, ``)),
   rare(
     bug(
-      "a restart is believed after another write",
-      "flow/restart.ts",
-      `if (r.wroteAt !== writtenAt) {`,
-      `if (r.wroteAt < 0) {`,
-    ),
-  ),
-  rare(
-    bug(
       "a rotation that closes becomes an emergency",
       "flow/emergency.ts",
       `isLate = open?.closing === true;`,
