@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { BUGS } from "./bugs.ts";
 
-// Rare ones need thousands of worlds: node test/simulation/run.ts --bugs --seeds 8000
+// Rare ones need thousands of worlds: node test/simulation/run.ts --bugs --seeds 25000
 const soon = BUGS.filter((bug) => bug.isRare !== true);
 
 test("every planted bug is found", { timeout: 180_000 }, async () => {
