@@ -89,7 +89,12 @@ export const CODES = {
   },
 
   STILL_ACCEPTED: { exit: 3, what: "An old key still works.", do: ["imkit-rotator status"] },
-  KEY_REJECTED: { exit: 4, what: "IMKIT rejects the key.", do: ["imkit-rotator status"] },
+  KEY_REJECTED: {
+    exit: 4,
+    what: "IMKIT rejects the key.",
+    why: "A fresh key may need some seconds; else it was revoked, or is no API Key of this app.",
+    do: ["imkit-rotator status"],
+  },
   KEY_STAGED_ALREADY: { exit: 4, what: "Another key is staged already.", do: ["imkit-rotator status"] },
   WRONG_APP: {
     exit: 4,

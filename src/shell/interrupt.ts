@@ -11,7 +11,11 @@ export const undoOf = (app: string, s: AppState): readonly string[] => {
   const r = s.rotation;
   if (r === null || !isOpen(s) || r.closing) return [];
   const isUntouched = r.newFp !== null && r.intents.size === 0 && !r.rolledBack;
-  return [isUntouched ? `imkit-rotator stage ${app} --discard` : `imkit-rotator rollback ${app}`];
+  if (isUntouched) return [`imkit-rotator stage ${app} --discard`];
+  const isLeak = s.current !== null && s.leaked.has(s.current);
+  return [
+    `imkit-rotator rollback ${app}${isLeak ? " --accept-leaked   # only if the leak was a false alarm" : ""}`,
+  ];
 };
 
 /** An interruption as it is shown: by what, the same command again, and what there is to take back. Any other error as it is. */

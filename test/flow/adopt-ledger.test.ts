@@ -17,6 +17,7 @@ import type { Escrow, Ledger, Probe } from "../../src/ports.ts";
 import { madeKey } from "../kit/leak.ts";
 import { memoryEscrow } from "../kit/memory-escrow.ts";
 import { type MemoryStore, memoryStore } from "../kit/memory-store.ts";
+import { PLAIN_ROTATE } from "../kit/rotate-options.ts";
 
 const root = mkdtempSync(join(tmpdir(), "adopt-ledger-"));
 afterAll(() => rmSync(root, { recursive: true, force: true }));
@@ -112,12 +113,7 @@ const place = () => {
 type Place = ReturnType<typeof place>;
 
 const options = {
-  reason: null,
-  ticket: null,
-  drop: [],
-  restarted: false,
-  acceptApp: null,
-  confirm: false,
+  ...PLAIN_ROTATE,
   waitMs: 0,
 };
 const staged = (p: Place, key: Secret) => stage(p.hands(), key, { source: "prompt", replace: false });

@@ -3,6 +3,7 @@ import type { App } from "../../src/flow/hands.ts";
 import type { Store } from "../../src/ports.ts";
 import { NO_FATE } from "../simulation/world/process.ts";
 import { firstKey, type Story, stores, tell, workload } from "./story.ts";
+import { PLAIN_ROTATE } from "../kit/rotate-options.ts";
 
 /** The world's places answer a call that was told to stop as the adapters do: TIMEOUT, `unclear`, no identity. None of that is true. */
 const PLACES = {
@@ -103,15 +104,7 @@ describe("told to stop at any call, nothing is written down because of that", ()
 
   test("a tick: a look for drift is no failure, and what was done before it is done", async () => {
     const people = { notifiers: [], owners: [], remindBeforeMs: [], escalateAfterMs: 0, steps: () => [] };
-    const rotate = {
-      reason: null,
-      ticket: null,
-      drop: [],
-      restarted: false,
-      acceptApp: null,
-      confirm: false,
-    };
-    const options = { rotate: { ...rotate, waitMs: 0 }, inboxes: [], people, mayOpen: true };
+    const options = { rotate: { ...PLAIN_ROTATE, waitMs: 0 }, inboxes: [], people, mayOpen: true };
     const ends = new Set<string>();
     await atEachCall(
       async (w) => {

@@ -4,6 +4,7 @@ import { isOpen } from "../../src/core/state.ts";
 import { readSchedule } from "../../src/io/cron.ts";
 import type { Message, Notifier } from "../../src/ports.ts";
 import { firstKey, type Story, tell } from "./story.ts";
+import { PLAIN_ROTATE } from "../kit/rotate-options.ts";
 
 const HOUR = 3_600_000;
 const DAY = 24 * HOUR;
@@ -55,12 +56,7 @@ const years = async (story: Story, schedule: Schedule) => {
         },
         {
           rotate: {
-            reason: null,
-            ticket: null,
-            drop: [],
-            restarted: false,
-            acceptApp: null,
-            confirm: false,
+            ...PLAIN_ROTATE,
             waitMs: 0,
           },
           inboxes: [],

@@ -4,6 +4,7 @@ import type { Inbox } from "../../src/flow/inbox.ts";
 import type { TickOptions, Ticked } from "../../src/flow/tick.ts";
 import type { Message, Notifier, Revision } from "../../src/ports.ts";
 import { firstKey, type Story, stores, tell, workload } from "./story.ts";
+import { PLAIN_ROTATE } from "../kit/rotate-options.ts";
 
 const DAY = 86_400_000;
 const MINUTE = 60_000;
@@ -85,12 +86,7 @@ type Change = {
 const run = (story: Story, change: Change = {}) => {
   const options: TickOptions = {
     rotate: {
-      reason: null,
-      ticket: null,
-      drop: [],
-      restarted: false,
-      acceptApp: null,
-      confirm: false,
+      ...PLAIN_ROTATE,
       waitMs: 0,
     },
     inboxes: change.inboxes ?? [],
@@ -284,12 +280,7 @@ test("killed at any call while it takes a key in, the next tick ends it, and the
         (hands) =>
           story.product.tick(hands, {
             rotate: {
-              reason: null,
-              ticket: null,
-              drop: [],
-              restarted: false,
-              acceptApp: null,
-              confirm: false,
+              ...PLAIN_ROTATE,
               waitMs: 0,
             },
             inboxes: [inbox.inbox],

@@ -73,6 +73,13 @@ describe.concurrent("stage, by verdict", () => {
     ]);
     expect([down.escrow().length, wrong.escrow().length]).toEqual([1, 1]);
     expect(rejected.stderr).toMatch(/State +The key [0-9a-f]{8} is saved in escrow/);
+    const again = await wrong.run(["rotate", "demo", "--json"]);
+    expect(jsonLines(again.stdout).at(-1)).toMatchObject({
+      code: "KEY_REJECTED",
+      why: expect.stringMatching(/\S/) as string,
+    });
+    const dropped = await wrong.run(["stage", "demo", "--discard", "--forget"]);
+    expect(dropped.stdout).toMatch(/^Discarded [0-9a-f]{8}\. IMKIT rejected it when it was last asked\.$/m);
   });
 
   it("a base URL that accepts a made-up key too proves nothing: unclear", async () => {

@@ -167,3 +167,13 @@ describe.concurrent("told to stop while IMKIT does not answer", () => {
     expect(tookMs).toBeLessThan(4_500);
   });
 });
+
+it("an alarm that is interrupted: what takes it back is a command that is let through", async () => {
+  const w = await withStore();
+  const line = "rotate demo --emergency --wait=1m --json";
+  const ran = await w.runs(line, { signalAfter: { text: /Your turn/, signal: "SIGINT" } });
+  isWhole(ran, line, "SIGINT");
+  const undo = /Undo +.*?(rollback demo[^#\n]*)/.exec(ran.stderr)?.[1]?.trim() ?? "";
+  expect(undo).toBe("rollback demo --accept-leaked");
+  expect((await w.runs(undo)).code).toBe(0);
+});

@@ -117,7 +117,6 @@ const failureOf = (wired: Wired, result: StageResult, interrupted: boolean): Rot
   if (result.verdict === "accepted") return null;
   if (result.verdict === "rejected") {
     return new RotatorError("KEY_REJECTED", {
-      why: "A fresh key may need some seconds; or it is not an API Key of this app.",
       state,
       do: [rotateAgain, instead],
       hints: {
@@ -154,7 +153,11 @@ const discardCommand = async (io: Io, wired: Wired, forget: boolean): Promise<nu
   } else if (fp === null) {
     io.out(`Nothing is staged for ${wired.name}.`);
   } else {
-    io.out(`Discarded ${showFp(fp)}. It works in IMKIT until it is revoked there.`);
+    const isRejected = state.verdicts.get(fp)?.verdict === "rejected";
+    const word = isRejected
+      ? "IMKIT rejected it when it was last asked."
+      : "It works in IMKIT until it is revoked there.";
+    io.out(`Discarded ${showFp(fp)}. ${word}`);
     printNext(io, next, io.say);
   }
   return phase === "waiting-revoke" ? 3 : 0;

@@ -1,17 +1,8 @@
 import type { Entry } from "../../../src/core/events.ts";
 import type { Alarm } from "../../../src/flow/emergency.ts";
-import type { RotateOptions } from "../../../src/flow/rotate.ts";
 import type { IssuedKey } from "./imkit.ts";
 import type { Ended, World } from "./world.ts";
-
-const PLAIN: Omit<RotateOptions, "waitMs"> = {
-  reason: null,
-  ticket: null,
-  drop: [],
-  restarted: false,
-  acceptApp: null,
-  confirm: false,
-};
+import { PLAIN_ROTATE } from "../../kit/rotate-options.ts";
 
 /** Which key a person takes for the leaked one: he may be wrong. */
 export type Guess = "any" | "pending" | "stale";
@@ -58,7 +49,7 @@ export const callLeak = async (
   const alarm = alarmOf(world, which);
   world.trace(() => `${name} calls ${alarm.leaked?.slice(0, 8) ?? "the key in use"} leaked, ${alarm.order}`);
   const ended = await world.command(name, (hands) =>
-    world.product.rotate(hands, { ...PLAIN, waitMs, alarm }),
+    world.product.rotate(hands, { ...PLAIN_ROTATE, waitMs, alarm }),
   );
   const { rotation } = world.state();
   const isUnheard = rotation?.ended === null && !rotation.closing && rotation.emergency === null;
@@ -70,7 +61,7 @@ export const callLeak = async (
 export const goBack = async (world: World, name: string, acceptLeaked: boolean): Promise<string> => {
   const ended = await world.command(name, async (hands) => {
     if (acceptLeaked) world.checks.acceptsLeaked(hands.host.claim.inst);
-    const rotated = await world.product.rollback(hands, { ...PLAIN, waitMs: 0, acceptLeaked });
+    const rotated = await world.product.rollback(hands, { ...PLAIN_ROTATE, waitMs: 0, acceptLeaked });
     return { phase: rotated?.phase ?? "nothing", state: rotated?.state ?? world.state() };
   });
   return heard(world, ended);

@@ -1,6 +1,7 @@
 import type { IssuedKey } from "./imkit.ts";
 import { callLeak, goBack, stopLeak } from "./leak.ts";
 import type { Ended, World } from "./world.ts";
+import { PLAIN_ROTATE } from "../../kit/rotate-options.ts";
 
 /** How the story of a world ended for its people. */
 export type End = { readonly how: "done" | "stuck"; readonly rounds: number; readonly last: string };
@@ -256,12 +257,7 @@ export const cron = async (world: World, isOver: () => boolean): Promise<void> =
   const { chance, scenario, product } = world;
   if (scenario.cronEvery === 0) return;
   const options = {
-    reason: null,
-    ticket: null,
-    drop: [],
-    restarted: false,
-    acceptApp: null,
-    confirm: false,
+    ...PLAIN_ROTATE,
     waitMs: chance.pick([0, 0, 0, 0, 25_000, 100_000]),
   };
   while (!isOver() && !world.isCalm()) {
