@@ -80,6 +80,9 @@ export const writePrivate = async (
   return true;
 };
 
+/** What to do where `whyNoFiles` says why not. */
+export const ELSEWHERE = "Name a folder on a local disk that this user may write to in state.dir";
+
 /** Of file systems that say yes and then make no file: proc, sysfs. */
 const MAKE_NOTHING: ReadonlySet<number> = new Set([0x9fa0, 0x6265_6572]);
 

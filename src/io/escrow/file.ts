@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { RotatorError } from "../../core/errors.ts";
 import { type Fp, Secret } from "../../core/secret.ts";
 import type { Escrow } from "../../ports.ts";
-import { syncFolder, whyNoFiles, writePrivate } from "../disk.ts";
+import { ELSEWHERE, syncFolder, whyNoFiles, writePrivate } from "../disk.ts";
 import { failed, failedOn, hasPrivateFolder, readPrivate, removePrivate } from "./folder.ts";
 import { type IdentitySource, openWith, parseIdentities, sealWith } from "./identity.ts";
 
@@ -125,8 +125,6 @@ const notSaved = (error: RotatorError): RotatorError =>
     hints: error.hints,
     state: "The key was NOT saved.",
   });
-
-const ELSEWHERE = "Name a folder on a local disk that this user may write to in state.dir";
 
 const whyNoKeys = async (dir: string, identity: IdentitySource): Promise<RotatorError | null> => {
   try {

@@ -17,7 +17,15 @@ import { promisify } from "node:util";
 import { MAX_LINE } from "../../core/chain.ts";
 import { RotatorError } from "../../core/errors.ts";
 import type { Ledger } from "../../ports.ts";
-import { errnoOf, makeFolderDurably, removeStale, syncFolder, TEMPORARY, whyNoFiles } from "../disk.ts";
+import {
+  ELSEWHERE,
+  errnoOf,
+  makeFolderDurably,
+  removeStale,
+  syncFolder,
+  TEMPORARY,
+  whyNoFiles,
+} from "../disk.ts";
 
 const LF = 10;
 const BATCH = 32;
@@ -114,7 +122,7 @@ export const fileLedger = (dir: string): Ledger => {
           id: "writable",
           status: "fail",
           message: `No entry can be added in ${dir} (${why}), so nothing would be done.`,
-          fix: "Name a folder on a local disk that this user may write to in state.dir",
+          fix: ELSEWHERE,
           code: existsSync(join(dir, entryName(0))) ? "UNAVAILABLE" : "STATE_UNUSABLE",
         },
       ];
