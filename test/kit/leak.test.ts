@@ -1,3 +1,4 @@
+import { generateX25519Identity } from "age-encryption";
 import { expect, test } from "vitest";
 import { encodingCount, examples, findKey, madeKey } from "./leak.ts";
 
@@ -21,4 +22,10 @@ test("is silent about another key, and about 7 characters", () => {
   const other = madeKey();
   for (const { text } of examples(other)) expect(findKey(text, key)).toEqual([]);
   expect(findKey(key.slice(10, 17), key)).toEqual([]);
+});
+
+test("is silent about bytes in hex that come out of a secret that is no Base64 of Base64", async () => {
+  // Decoded twice, each escrow identity begins with the byte 68, and many a one ends after the second.
+  const bytes = Array.from({ length: 256 }, (_, n) => `68${n.toString(16).padStart(2, "0")}`).join(" ");
+  for (let n = 0; n < 200; n += 1) expect(findKey(bytes, await generateX25519Identity())).toEqual([]);
 });

@@ -102,6 +102,12 @@ const digest = (name: string): Encoding[] =>
   });
 
 const inner = (key: string): string => Buffer.from(key, "base64").toString("latin1");
+/** The bytes within Base64 of Base64 as hex; of any other text the text itself: what comes out of that is too short to be looked for. */
+const innermost = (key: string): string => {
+  const twice = Buffer.from(inner(key), "base64");
+  const again = Buffer.from(twice.toString("base64")).toString("base64");
+  return again === key ? twice.toString("hex") : key;
+};
 
 const ENCODINGS: readonly Encoding[] = [
   ...aligned("base64", (key) => key),
@@ -111,7 +117,7 @@ const ENCODINGS: readonly Encoding[] = [
   ...aligned("base64 of hex", (key) => bytes(key).toString("hex")),
   ...aligned("base64 of UTF-16LE", (key) => Buffer.from(key, "utf16le").toString("latin1")),
   plain("decoded once", inner),
-  plain("decoded twice, hex", (key) => Buffer.from(inner(key), "base64").toString("hex")),
+  plain("decoded twice, hex", innermost),
   plain("base32", base32),
   plain("hex", (key) => bytes(key).toString("hex")),
   plain("HEX", (key) => bytes(key).toString("hex").toUpperCase()),
