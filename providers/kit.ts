@@ -123,7 +123,9 @@ export const bounded = async <T>(
   work: (signal: AbortSignal, commit: () => void) => Promise<T>,
 ): Promise<T> => {
   const limit = new AbortController();
-  const both = AbortSignal.any([signal, limit.signal]);
+  const both = limit.signal;
+  const pass = (): void => limit.abort(signal.reason);
+  if (signal.aborted) pass();
   let committed = false;
   const late = () => new ProviderError("TIMEOUT", committed ? "unknown" : "not_applied");
   const until = monotonicMs() + limitMs;
@@ -137,10 +139,12 @@ export const bounded = async <T>(
   const over = Promise.withResolvers<never>();
   const stop = () => over.reject(late());
   both.addEventListener("abort", stop, { once: true });
+  signal.addEventListener("abort", pass, { once: true });
   try {
     return await Promise.race([work(both, commit), over.promise]);
   } finally {
     clearTimeout(timer);
+    signal.removeEventListener("abort", pass);
     both.removeEventListener("abort", stop);
   }
 };

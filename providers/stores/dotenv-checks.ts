@@ -1,37 +1,34 @@
 import { constants } from "node:fs";
-import { access } from "node:fs/promises";
 import { dirname } from "node:path";
 import type { ProviderError } from "../../src/core/errors.ts";
 import type { Check } from "../../src/ports.ts";
 import { check } from "../kit.ts";
-import { inPlaceOf, type Loaded, removeLeftover, temporaryOf } from "./dotenv-file.ts";
+import { type InPlace, type Loaded, removeLeftover, temporaryOf } from "./dotenv-file.ts";
+import type { Calls } from "./dotenv-calls.ts";
 
 /** Whether mode and owner could be kept. */
-export const permission = async (loaded: Loaded): Promise<Check> => {
-  const { path, stat } = loaded;
-  if (inPlaceOf(loaded) !== null) return await mayWrite("permission", path);
+export const permission = async (calls: Calls, { path, stat }: Loaded, inPlace: InPlace): Promise<Check> => {
+  if (inPlace !== null) return await mayWrite(calls, "permission", path);
   const [user, groups] = [process.geteuid?.() ?? 0, process.getgroups?.() ?? []];
   const keepsOwner =
     user === 0 || (Number(stat.uid) === user && [...groups, process.getegid?.()].includes(Number(stat.gid)));
-  if (keepsOwner) return await mayWrite("permission", dirname(path));
+  if (keepsOwner) return await mayWrite(calls, "permission", dirname(path));
   const message = `${path} belongs to ${stat.uid}:${stat.gid}, and this user cannot keep that`;
   return check.fail("permission", message, `Run as that user, or as root.`, "AUTHZ");
 };
 
 /** As the operating system says it. */
-export const mayWrite = async (id: string, path: string): Promise<Check> => {
-  const allowed = await access(path, constants.W_OK).then(
-    () => true,
-    () => false,
-  );
-  if (allowed) return check.ok(id, `${path} may be written`);
-  return check.fail(id, `this user may not write to ${path}`, `Give it write access to ${path}.`, "AUTHZ");
+export const mayWrite = async (calls: Calls, id: string, path: string): Promise<Check> => {
+  try {
+    await calls.access(path, constants.W_OK);
+    return check.ok(id, `${path} may be written`);
+  } catch {
+    return check.fail(id, `this user may not write to ${path}`, `Give it write access to ${path}.`, "AUTHZ");
+  }
 };
 
 /** What a person may want otherwise. */
-export const oddities = (loaded: Loaded): readonly Check[] => {
-  const { path, stat } = loaded;
-  const inPlace = inPlaceOf(loaded);
+export const oddities = ({ path, stat }: Loaded, inPlace: InPlace): readonly Check[] => {
   const mode = Number(stat.mode & 0o777n);
   const open: Check = check.warn(
     "mode",
@@ -48,8 +45,8 @@ export const oddities = (loaded: Loaded): readonly Check[] => {
 };
 
 /** A call ends in under 60 s: what is older belongs to nobody. */
-export const leftover = async (path: string): Promise<readonly Check[]> => {
-  if ((await removeLeftover(path, 60_000)) !== "kept") return [];
+export const leftover = async (calls: Calls, path: string): Promise<readonly Check[]> => {
+  if ((await removeLeftover(calls, path, 60_000)) !== "kept") return [];
   const fix = `The next write removes it. If nothing is running: rm ${temporaryOf(path)}`;
   return [check.warn("leftover", "a temporary file of a run that is at work, or was killed", fix)];
 };

@@ -1,4 +1,4 @@
-import { createHmac, randomBytes } from "node:crypto";
+import { createHash, randomBytes } from "node:crypto";
 import { Secret } from "../../src/core/secret.ts";
 import type { Check, Revision } from "../../src/ports.ts";
 import type { EnvFile } from "./dotenv-text.ts";
@@ -31,10 +31,11 @@ export const plainCoding = (where: string): Coding => ({
   head: "",
 });
 
-/** Of the value alone: an edit of a neighbour is kept and is no conflict. Keyed by this process: no digest of the key in the ledger. */
-const REVISION_KEY = randomBytes(32);
+/** Of the value alone: an edit of a neighbour is kept and is no conflict. With a salt of this process: no digest of the key in the ledger. */
+const REVISION_SALT = randomBytes(32);
 const revisionOf = (where: string, secret: Secret): Revision =>
-  createHmac("sha256", REVISION_KEY)
+  createHash("sha256")
+    .update(REVISION_SALT)
     .update(`${where}\0`)
     .update(secret.reveal())
     .digest("hex")

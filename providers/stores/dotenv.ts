@@ -11,12 +11,14 @@ import { plainCoding } from "./dotenv-coding.ts";
 import {
   createFile,
   type Hooks,
+  inPlaceOf,
   loadFile,
   removeLeftover,
   replaceFile,
   type Swap,
   syncFile,
 } from "./dotenv-file.ts";
+import { type Calls, callsFor } from "./dotenv-calls.ts";
 import { PUBLIC_KEY, sealedCoding, unknown } from "./dotenv-sealed.ts";
 import {
   type EnvFile,
@@ -84,6 +86,9 @@ export const openDotenv = (config: Config, tools: Tools, hooks: Hooks = {}): Sto
   const where = `dotenv:${path}#${key}`;
   const coding = encrypted ? sealedCoding({ path, where, publicKey, privateKey }, tools) : plainCoding(where);
 
+  let asked: Promise<Calls> | null = null;
+  const files = async (): Promise<Calls> => hooks.calls ?? (await (asked ??= callsFor(path)));
+
   const understood = (bytes: Uint8Array): EnvFile => {
     const file = readEnv(bytes, key, encrypted);
     if ("code" in file) throw refused(file.code, `${path}:${file.line}: ${file.why}`);
@@ -104,7 +109,7 @@ export const openDotenv = (config: Config, tools: Tools, hooks: Hooks = {}): Sto
 
   const read: Store["read"] = (signal) =>
     bounded(signal, CALL_LIMIT_MS, async () => {
-      const loaded = await loadFile(path, MAX_BYTES);
+      const loaded = await loadFile(await files(), path, MAX_BYTES);
       if (loaded === null && !create) throw absent(path);
       const held = loaded === null ? null : await coding.read(understood(loaded.bytes));
       if (held === null) return null;
@@ -122,26 +127,26 @@ export const openDotenv = (config: Config, tools: Tools, hooks: Hooks = {}): Sto
   const write: Store["write"] = (next, expect, _op, signal) =>
     bounded(signal, CALL_LIMIT_MS, (_, commit) =>
       inTurn(path, async () => {
-        const swap = swapping(commit);
-        const loaded = await loadFile(path, MAX_BYTES);
+        const [calls, swap] = [await files(), swapping(commit)];
+        const loaded = await loadFile(calls, path, MAX_BYTES);
         if (loaded === null) {
           if (!create) throw absent(path);
           if (expect !== null) throw refused("CONFLICT", `${path} is gone`);
           const { bytes, revision } = await edited(made(), next);
-          await createFile(path, bytes, swap);
+          await createFile(calls, path, bytes, swap);
           return revision;
         }
         const file = understood(loaded.bytes);
         const now = await coding.read(file);
         if (now?.secret?.equals(next)) {
-          await removeLeftover(loaded.path, 0);
-          await syncFile(loaded.path);
+          await removeLeftover(calls, loaded.path, 0);
+          await syncFile(calls, loaded.path);
           return now.revision;
         }
         if ((now?.revision ?? null) !== expect)
           throw refused("CONFLICT", `${path} holds another value by now`);
         const { bytes, revision } = await edited(file, next);
-        await replaceFile(path, loaded, bytes, swap);
+        await replaceFile(calls, path, loaded, bytes, swap);
         return revision;
       }),
     );
@@ -149,7 +154,8 @@ export const openDotenv = (config: Config, tools: Tools, hooks: Hooks = {}): Sto
   const remove = (expect: Revision, signal: AbortSignal): Promise<void> =>
     bounded(signal, CALL_LIMIT_MS, (_, commit) =>
       inTurn(path, async () => {
-        const loaded = await loadFile(path, MAX_BYTES);
+        const calls = await files();
+        const loaded = await loadFile(calls, path, MAX_BYTES);
         const file = loaded === null ? null : understood(loaded.bytes);
         const now = file === null ? null : await coding.read(file);
         const bytes = file === null ? null : withoutValue(file);
@@ -157,7 +163,7 @@ export const openDotenv = (config: Config, tools: Tools, hooks: Hooks = {}): Sto
         if (now.revision !== expect) throw refused("CONFLICT", `${path} holds another value by now`);
         if (!readsAs(file, bytes, ""))
           throw refused("VERIFY_MISMATCH", `${path}: without the value, readers would disagree on the file`);
-        await replaceFile(path, loaded, bytes, swapping(commit));
+        await replaceFile(calls, path, loaded, bytes, swapping(commit));
       }),
     );
 
@@ -165,18 +171,20 @@ export const openDotenv = (config: Config, tools: Tools, hooks: Hooks = {}): Sto
   const preflight = async (signal: AbortSignal): Promise<readonly Check[]> => {
     try {
       return await bounded(signal, CALL_LIMIT_MS, async () => {
-        const loaded = await loadFile(path, MAX_BYTES);
+        const calls = await files();
+        const loaded = await loadFile(calls, path, MAX_BYTES);
         if (loaded === null && !create) return [failed("file", absent(path))];
         const file = loaded === null ? made() : understood(loaded.bytes);
         const checks = await coding.check(file);
         await edited(file, SAMPLE);
-        if (loaded === null) return [await mayWrite("folder", dirname(path)), ...checks];
+        if (loaded === null) return [await mayWrite(calls, "folder", dirname(path)), ...checks];
+        const inPlace = inPlaceOf(loaded);
         return [
           check.ok("file", `${path} is understood`),
           ...checks,
-          await permission(loaded),
-          ...oddities(loaded),
-          ...(await leftover(loaded.path)),
+          await permission(calls, loaded, inPlace),
+          ...oddities(loaded, inPlace),
+          ...(await leftover(calls, loaded.path)),
         ];
       });
     } catch (error) {

@@ -1,18 +1,21 @@
 import { randomBytes } from "node:crypto";
-import { constants } from "node:fs";
 import {
-  access,
-  type FileHandle,
-  link,
-  lstat,
-  open,
-  readdir,
-  rename,
-  stat,
-  statfs,
-  unlink,
-} from "node:fs/promises";
+  closeSync,
+  constants,
+  fstatSync,
+  fsync,
+  linkSync,
+  lstatSync,
+  openSync,
+  readdirSync,
+  readSync,
+  renameSync,
+  unlinkSync,
+  writeSync,
+} from "node:fs";
+import { access, lstat, stat, statfs } from "node:fs/promises";
 import { dirname, join } from "node:path";
+import { promisify } from "node:util";
 import { makeFolder } from "./make-folder.ts";
 
 /** What the name of a file begins with that is not whole yet. */
@@ -25,24 +28,73 @@ export const errnoOf = (error: unknown): string => {
   return typeof code === "string" && /^[A-Z0-9_]{2,40}$/.test(code) ? code : "";
 };
 
-/** `work`, then the handle is closed, whatever came of it. */
-export const closing = async <T>(handle: FileHandle, work: () => Promise<T>): Promise<T> => {
+const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY } = constants;
+
+/** Waits for the disk, and so is what goes through the thread pool (docs/adr/0017-blocking-calls.md). */
+export const sync = promisify(fsync);
+
+/** After an fsync, or a read, closing has nothing more to say. */
+export const close = (descriptor: number): void => {
   try {
-    return await work();
+    closeSync(descriptor);
+  } catch {}
+};
+
+/**
+ * The first `limit` bytes of a regular file, and its permissions. A symbolic link is not followed (ELOOP), a pipe is not waited for.
+ * @returns `absent`, or `special` for what is no regular file
+ * @throws what the system says
+ */
+export const readRegular = (
+  path: string,
+  limit: number,
+): { readonly bytes: Buffer; readonly mode: number } | "absent" | "special" => {
+  // Asked first: most look for what is not there yet, and an exception costs more than the question.
+  if (lstatSync(path, { throwIfNoEntry: false }) === undefined) return "absent";
+  const file = openSync(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
+  try {
+    const info = fstatSync(file);
+    if (!info.isFile()) return "special";
+    const bytes = Buffer.alloc(Math.min(info.size, limit));
+    let at = 0;
+    for (let read = -1; read !== 0 && at < bytes.length; at += read)
+      read = readSync(file, bytes, at, bytes.length - at, at);
+    return { bytes: bytes.subarray(0, at), mode: info.mode & 0o777 };
   } finally {
-    await handle.close();
+    close(file);
+  }
+};
+
+/**
+ * A new 0600 file with all of `bytes` on the disk; its name may not last yet. After an error the file may be there, and is not to be used: the
+ * kernel may have dropped what it could not write, and report success for a second fsync.
+ */
+export const writeNew = async (path: string, bytes: Uint8Array): Promise<void> => {
+  const file = openSync(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
+  try {
+    for (let at = 0, wrote = -1; at < bytes.length; at += wrote) {
+      wrote = writeSync(file, bytes, at, bytes.length - at, at);
+      if (wrote === 0) throw new Error("short write");
+    }
+    await sync(file);
+  } finally {
+    close(file);
   }
 };
 
 /** The names in a folder last from here on. */
 export const syncFolder = async (dir: string): Promise<void> => {
-  const handle = await open(dir, constants.O_RDONLY | constants.O_DIRECTORY);
-  await closing(handle, () => handle.sync());
+  const folder = openSync(dir, O_RDONLY | O_DIRECTORY);
+  try {
+    await sync(folder);
+  } finally {
+    close(folder);
+  }
 };
 
 /** `makeFolder` whose every new folder survives a power cut. @returns false when all were there */
 export const makeFolderDurably = async (dir: string): Promise<boolean> => {
-  const first = await makeFolder(dir);
+  const first = makeFolder(dir);
   if (first === undefined) return false;
   for (let at = dir; ; at = dirname(at)) {
     await syncFolder(dirname(at));
@@ -61,20 +113,19 @@ export const writePrivate = async (
   mode: "replace" | "keep",
 ): Promise<boolean> => {
   const temporary = join(dir, `${TEMPORARY}${name}-${randomBytes(8).toString("hex")}`);
-  const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
-  const handle = await open(temporary, flags, 0o600);
+  let isMoved = false;
   try {
-    await closing(handle, async () => {
-      await handle.writeFile(bytes);
-      await handle.sync();
-    });
-    if (mode === "replace") await rename(temporary, join(dir, name));
-    else await link(temporary, join(dir, name));
+    await writeNew(temporary, typeof bytes === "string" ? Buffer.from(bytes) : bytes);
+    if (mode === "keep") linkSync(temporary, join(dir, name));
+    else {
+      renameSync(temporary, join(dir, name));
+      isMoved = true;
+    }
   } catch (error) {
     if (mode === "keep" && errnoOf(error) === "EEXIST") return false;
     throw error;
   } finally {
-    await unlinkIfThere(temporary);
+    if (!isMoved) unlinkIfThere(temporary);
   }
   await syncFolder(dir);
   return true;
@@ -104,21 +155,21 @@ export const whyNoFiles = async (dir: string): Promise<string | null> => {
   }
 };
 
-export const unlinkIfThere = async (path: string): Promise<void> => {
+export const unlinkIfThere = (path: string): void => {
   try {
-    await unlink(path);
+    unlinkSync(path);
   } catch (error) {
     if (errnoOf(error) !== "ENOENT") throw error;
   }
 };
 
-/** Temporary files of killed processes, older by a day than the file just made. The file system's own clock decides. Never rejects. */
-export const removeStale = async (dir: string, made: string): Promise<void> => {
+/** Temporary files of killed processes, older by a day than the file just made. The file system's own clock decides. Never throws. */
+export const removeStale = (dir: string, made: string): void => {
   try {
-    const now = (await lstat(made)).mtimeMs;
-    for (const name of (await readdir(dir)).filter((each) => each.startsWith(TEMPORARY))) {
+    const now = lstatSync(made).mtimeMs;
+    for (const name of readdirSync(dir).filter((each) => each.startsWith(TEMPORARY))) {
       const path = join(dir, name);
-      if ((await lstat(path)).mtimeMs < now - DAY_MS) await unlink(path);
+      if (lstatSync(path).mtimeMs < now - DAY_MS) unlinkSync(path);
     }
   } catch {
     // They harm nobody.

@@ -1,4 +1,4 @@
-import type { Agents, Got, OptionsOfTextResponseBody } from "got";
+import type { ExtendOptions, Got } from "got";
 import { ADDRESS_REFUSED, guardedLookup } from "./imkit-address.ts";
 
 /** All in ms of real time. */
@@ -10,7 +10,8 @@ export type Timeouts = {
   /** The whole call. */
   readonly total: number;
 };
-export type Client = { readonly got: Got; readonly agents: Agents };
+
+export type Client = Got;
 
 const MAX_HEADER_BYTES = 16 * 1024;
 
@@ -53,9 +54,14 @@ export const phraseOf = (error: unknown, timeouts: Timeouts): string => {
   return PHRASES[known] ?? "no answer";
 };
 
-/** Got costs some 60 ms to load, which commands that never call anybody must not pay. `lookup` stands in for the system's DNS lookup. */
+/**
+ * Got with what every call of ours has in common: no redirect, no retry, no decompression, TLS verified, nothing of the environment. Each call
+ * adds its own address, headers and signal. It costs some 60 ms to load, which commands that never call anybody must not pay. `lookup` stands
+ * in for the system's DNS lookup.
+ */
 export const loadClient = async (
   loopbackOnly: boolean,
+  timeouts: Timeouts,
   lookup?: Parameters<typeof guardedLookup>[1],
 ): Promise<Client> => {
   const [{ default: got }, http, https] = await Promise.all([
@@ -65,23 +71,16 @@ export const loadClient = async (
   ]);
   // A connection carries one call: on a shared one, a late or doubled answer for one key could be taken for another key's (ADR 2).
   const common = { keepAlive: false, lookup: guardedLookup(loopbackOnly, lookup) };
-  return {
-    got,
-    agents: {
-      http: new http.Agent(common),
-      https: new https.Agent({ ...common, rejectUnauthorized: true, minVersion: "TLSv1.2" }),
-    },
+  const agent = {
+    http: new http.Agent(common),
+    https: new https.Agent({ ...common, rejectUnauthorized: true, minVersion: "TLSv1.2" }),
   };
-};
-
-/** What every call of ours has in common: no redirect, no retry, no decompression, TLS verified, nothing of the environment. */
-export const hardened = (client: Client, timeouts: Timeouts, signal: AbortSignal) =>
-  ({
+  return got.extend({
     followRedirect: false,
     retry: { limit: 0 },
     throwHttpErrors: false,
     decompress: false,
-    agent: client.agents,
+    agent,
     maxHeaderSize: MAX_HEADER_BYTES,
     https: { rejectUnauthorized: true, minVersion: "TLSv1.2" },
     timeout: {
@@ -91,5 +90,5 @@ export const hardened = (client: Client, timeouts: Timeouts, signal: AbortSignal
       response: timeouts.headers,
       request: timeouts.total,
     },
-    signal,
-  }) as const satisfies OptionsOfTextResponseBody;
+  } satisfies ExtendOptions);
+};

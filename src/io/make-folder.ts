@@ -1,4 +1,4 @@
-import { mkdir, stat } from "node:fs/promises";
+import { mkdirSync, statSync } from "node:fs";
 import { dirname } from "node:path";
 
 /**
@@ -6,29 +6,29 @@ import { dirname } from "node:path";
  * @returns the first folder that was made; undefined when all were there.
  * @throws as fs.mkdir does; ENOTDIR when something else has that name.
  */
-export const makeFolder = (dir: string): Promise<string | undefined> => make(dir, true);
+export const makeFolder = (dir: string): string | undefined => (isFolder(dir) ? undefined : make(dir, true));
 
 /** `again`: a parent that was missing is made, or came meanwhile by another process's hand; then this one is tried once more. */
-const make = async (dir: string, again: boolean): Promise<string | undefined> => {
+const make = (dir: string, again: boolean): string | undefined => {
   try {
-    await mkdir(dir, { mode: 0o700 });
+    mkdirSync(dir, { mode: 0o700 });
     return dir;
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    if (await isFolder(dir)) return undefined;
+    if (isFolder(dir)) return undefined;
     const parent = dirname(dir);
     if (code !== "ENOENT" || parent === dir || !again) {
       throw code === "EEXIST" ? Object.assign(new Error("ENOTDIR"), { code: "ENOTDIR" }) : error;
     }
-    const first = await make(parent, true);
-    const made = await make(dir, false);
+    const first = make(parent, true);
+    const made = make(dir, false);
     return first ?? made;
   }
 };
 
-const isFolder = async (dir: string): Promise<boolean> => {
+const isFolder = (dir: string): boolean => {
   try {
-    return (await stat(dir)).isDirectory();
+    return statSync(dir, { throwIfNoEntry: false })?.isDirectory() ?? false;
   } catch {
     return false;
   }

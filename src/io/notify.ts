@@ -4,7 +4,7 @@ import type { NoticeType } from "../core/notice.ts";
 import type { Clock, Message, Notifier } from "../ports.ts";
 import type { NotifyConfig } from "./config.ts";
 import type { ValueFrom } from "./config-value.ts";
-import { type Client, hardened, loadClient, phraseOf, type Timeouts } from "./http.ts";
+import { type Client, loadClient, phraseOf, type Timeouts } from "./http.ts";
 import { checkBaseUrl } from "./imkit-address.ts";
 import { slackBody } from "./notify-slack.ts";
 
@@ -14,7 +14,7 @@ export type NotifyOptions = {
   readonly valueOf: (source: ValueFrom) => Promise<string>;
   readonly timeouts?: Partial<Timeouts>;
   /** Stands in for the system's DNS lookup. */
-  readonly lookup?: Parameters<typeof loadClient>[1];
+  readonly lookup?: Parameters<typeof loadClient>[2];
 };
 
 const TIMEOUTS: Timeouts = { connect: 5_000, headers: 10_000, total: 12_000 };
@@ -87,11 +87,12 @@ const deliver = async (
     if (typeof address === "string") return failed(address);
     const { url, secret } = address;
     const body = config.type === "slack" ? slackBody(message) : cloudEvent(message);
-    const client = await loadClient(url.startsWith("http:"), options.lookup);
+    const timeouts = { ...TIMEOUTS, ...options.timeouts };
+    const client = await loadClient(url.startsWith("http:"), timeouts, options.lookup);
     const type = config.type === "slack" ? "application/json" : "application/cloudevents+json";
     return await tryAll(options, signal, () => {
       const headers = { "content-type": `${type}; charset=utf-8`, ...signed(message, body, secret, options) };
-      return post(client, { url, body, headers, timeouts: { ...TIMEOUTS, ...options.timeouts } }, signal);
+      return post(client, { url, body, headers, timeouts }, signal);
     });
   } catch {
     return failed("it could not be sent");
@@ -186,11 +187,11 @@ const post = (
 ): Promise<Answer> =>
   new Promise((resolve) => {
     const none = (why: string): Answer => ({ status: null, retryAfterMs: null, why });
-    const stream = client.got.stream(url, {
+    const stream = client.stream(url, {
       method: "POST",
       body,
       headers: { ...headers, "accept-encoding": "identity", "user-agent": "imkit-rotator" },
-      ...hardened(client, timeouts, signal),
+      signal,
     });
     const settle = (answer: Answer): void => {
       resolve(answer);

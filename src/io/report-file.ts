@@ -20,7 +20,7 @@ export const writeReport = async (
     throw new RotatorError("STATE_UNUSABLE", { why: "The rotation's id makes no file name." });
   const files = { markdown: join(dir, `${rotation}.md`), json: join(dir, `${rotation}.json`) };
   try {
-    await makeFolder(dir);
+    makeFolder(dir);
     await writePrivate(dir, `${rotation}.json`, `${JSON.stringify(report.json, null, 2)}\n`, "replace");
     const text = report.markdown.endsWith("\n") ? report.markdown : `${report.markdown}\n`;
     await writePrivate(dir, `${rotation}.md`, text, "replace");
@@ -32,6 +32,6 @@ export const writeReport = async (
       do: [`Make ${dir} writable; the next run of the same rotation writes the report again.`],
     });
   }
-  await removeStale(dir, files.markdown);
+  removeStale(dir, files.markdown);
   return files;
 };

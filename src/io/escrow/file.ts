@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { readdir } from "node:fs/promises";
+import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { RotatorError } from "../../core/errors.ts";
 import { type Fp, Secret } from "../../core/secret.ts";
@@ -47,7 +47,7 @@ export const fileEscrow = ({ dir, identity }: FileEscrowOptions): FileEscrow => 
     } catch (error) {
       throw failedOn(error, `${path} cannot be written`);
     }
-    const written = await readPrivate(path, maxBytes);
+    const written = readPrivate(path, maxBytes);
     const opened = written === null ? null : await openWith(keys, written.bytes, path);
     if (opened === null || !Buffer.from(opened).equals(bytes))
       throw failed(`${path} does not hold what was written to it.`);
@@ -57,7 +57,7 @@ export const fileEscrow = ({ dir, identity }: FileEscrowOptions): FileEscrow => 
   const get = async (fp: Fp): Promise<Secret | null> => {
     const path = join(dir, blobName(fp));
     if (!(await hasPrivateFolder(dir, false))) return null;
-    const found = await readPrivate(path, MAX_KEY_BLOB);
+    const found = readPrivate(path, MAX_KEY_BLOB);
     if (found === null) return null;
     const opened = await openWith(await identities(false), found.bytes, path);
     if (opened.length === 0) throw failed(`${path} is empty inside.`);
@@ -72,7 +72,7 @@ export const fileEscrow = ({ dir, identity }: FileEscrowOptions): FileEscrow => 
     list: async () => {
       if (!(await hasPrivateFolder(dir, false))) return [];
       try {
-        const names = await readdir(dir);
+        const names = readdirSync(dir);
         return names.flatMap((name) => /^([0-9a-f]{16})\.age$/.exec(name)?.[1] ?? []).sort();
       } catch (error) {
         throw failedOn(error, `The folder ${dir} cannot be read`);

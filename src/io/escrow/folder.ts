@@ -1,8 +1,7 @@
-import { constants } from "node:fs";
-import { lstat, open, readdir } from "node:fs/promises";
+import { lstatSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { type ErrorWords, RotatorError } from "../../core/errors.ts";
-import { closing, errnoOf, makeFolderDurably, syncFolder, TEMPORARY, unlinkIfThere } from "../disk.ts";
+import { errnoOf, makeFolderDurably, readRegular, syncFolder, TEMPORARY, unlinkIfThere } from "../disk.ts";
 
 /** An ESCROW_FAILED in our own words. */
 export const failed = (why: string, words: Omit<ErrorWords, "why"> = {}): RotatorError =>
@@ -20,7 +19,7 @@ export const failedOn = (error: unknown, doing: string): RotatorError =>
 export const hasPrivateFolder = async (dir: string, make: boolean): Promise<boolean> => {
   try {
     if (make) await makeFolderDurably(dir);
-    const found = await lstat(dir);
+    const found = lstatSync(dir);
     if (found.isSymbolicLink() || !found.isDirectory())
       throw failed(`${dir} is not a folder of its own (a symbolic link is not followed).`);
     if ((found.mode & 0o022) !== 0)
@@ -39,18 +38,16 @@ export const hasPrivateFolder = async (dir: string, make: boolean): Promise<bool
  * @returns null when there is no such file.
  * @throws RotatorError ESCROW_FAILED
  */
-export const readPrivate = async (
+export const readPrivate = (
   path: string,
   maxBytes: number,
-): Promise<{ readonly bytes: Buffer; readonly mode: number } | null> => {
+): { readonly bytes: Buffer; readonly mode: number } | null => {
   try {
-    const handle = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
-    return await closing(handle, async () => {
-      const stat = await handle.stat();
-      if (!stat.isFile()) throw failed(`${path} is not a regular file.`);
-      if (stat.size > maxBytes) throw failed(`${path} is too large.`);
-      return { bytes: await handle.readFile(), mode: stat.mode & 0o777 };
-    });
+    const found = readRegular(path, maxBytes + 1);
+    if (found === "absent") return null;
+    if (found === "special") throw failed(`${path} is not a regular file.`);
+    if (found.bytes.length > maxBytes) throw failed(`${path} is too large.`);
+    return found;
   } catch (error) {
     if (errnoOf(error) === "ENOENT") return null;
     if (errnoOf(error) === "ELOOP") throw failed(`${path} is a symbolic link, which is not followed.`);
@@ -60,13 +57,13 @@ export const readPrivate = async (
 
 /** Absence is success; also takes away what a write of that name that was killed has left. */
 export const removePrivate = async (dir: string, name: string): Promise<void> => {
-  await unlinkIfThere(join(dir, name));
-  await removeLeftovers(dir, name);
+  unlinkIfThere(join(dir, name));
+  removeLeftovers(dir, name);
   await syncFolder(dir);
 };
 
 /** What killed writes of that name have left, and those under way: these fail with ENOENT. */
-export const removeLeftovers = async (dir: string, name: string): Promise<void> => {
-  const leftovers = (await readdir(dir)).filter((entry) => entry.startsWith(`${TEMPORARY}${name}-`));
-  for (const entry of leftovers) await unlinkIfThere(join(dir, entry));
+export const removeLeftovers = (dir: string, name: string): void => {
+  const leftovers = readdirSync(dir).filter((entry) => entry.startsWith(`${TEMPORARY}${name}-`));
+  for (const entry of leftovers) unlinkIfThere(join(dir, entry));
 };

@@ -1,4 +1,4 @@
-import { readdir } from "node:fs/promises";
+import { readdirSync } from "node:fs";
 import { isAbsolute, join, relative } from "node:path";
 import { RotatorError } from "../../core/errors.ts";
 import { errnoOf, whyNoFiles, writePrivate } from "../disk.ts";
@@ -56,8 +56,8 @@ export const defaultIdentity = ({ configHome, stateDir }: DefaultIdentity): Iden
       throw failed(`The escrow identity would lie inside the state directory (${path}).`, { do: [ADVICE] });
     try {
       if (await hasPrivateFolder(dir, make)) {
-        const text = (await readIdentity(path)) ?? (make ? await makeOnce(dir, path, stateDir) : null);
-        if (text !== null && make) await clear(dir);
+        const text = readIdentity(path) ?? (make ? await makeOnce(dir, path, stateDir) : null);
+        if (text !== null && make) clear(dir);
         if (text !== null) return text;
       }
     } catch (error) {
@@ -70,7 +70,7 @@ export const defaultIdentity = ({ configHome, stateDir }: DefaultIdentity): Iden
     });
   };
   const check = async (): Promise<void> => {
-    const isThere = (await hasPrivateFolder(dir, false)) && (await readPrivate(path, MAX_BYTES)) !== null;
+    const isThere = (await hasPrivateFolder(dir, false)) && readPrivate(path, MAX_BYTES) !== null;
     if (isThere || isInside(path, stateDir)) return void (await source(false));
     const why = await whyNoFiles(dir);
     if (why !== null) throw notMade(why);
@@ -79,15 +79,19 @@ export const defaultIdentity = ({ configHome, stateDir }: DefaultIdentity): Iden
 };
 
 const makeOnce = async (dir: string, path: string, stateDir: string): Promise<string | null> => {
-  const sealed = await sealedFolders(stateDir);
+  const sealed = sealedFolders(stateDir);
   // Another process may have made it, and used it, since it was looked for.
-  if (sealed.length > 0) return (await readIdentity(path)) ?? lost(path, sealed);
+  if (sealed.length > 0) return readIdentity(path) ?? lost(path, sealed);
   await writePrivate(dir, NAME, await newIdentity(), "keep").catch(unlessCleared);
   return readIdentity(path);
 };
 
 /** Once there is an identity, whatever was begun beside it is of no use. It harms nobody where it cannot be removed. */
-const clear = (dir: string): Promise<void> => removeLeftovers(dir, NAME).catch(() => {});
+const clear = (dir: string): void => {
+  try {
+    removeLeftovers(dir, NAME);
+  } catch {}
+};
 
 /** Who made it first has cleared away what this process began. */
 const unlessCleared = (error: unknown): void => {
@@ -95,20 +99,17 @@ const unlessCleared = (error: unknown): void => {
 };
 
 /** Folders of keys that only the identity opens that was made for them. */
-const sealedFolders = async (stateDir: string): Promise<readonly string[]> => {
-  const names = async (dir: string): Promise<readonly string[]> => {
+const sealedFolders = (stateDir: string): readonly string[] => {
+  const names = (dir: string): readonly string[] => {
     try {
-      return await readdir(dir);
+      return readdirSync(dir);
     } catch (error) {
       if (["ENOENT", "ENOTDIR"].includes(errnoOf(error))) return [];
       throw failedOn(error, `The folder ${dir} cannot be read`);
     }
   };
-  const apps = (await names(stateDir)).map((app) => join(stateDir, app, "escrow"));
-  const found = await Promise.all(
-    apps.map(async (dir) => ((await names(dir)).some((name) => name.endsWith(".age")) ? [dir] : [])),
-  );
-  return found.flat();
+  const escrows = names(stateDir).map((app) => join(stateDir, app, "escrow"));
+  return escrows.filter((dir) => names(dir).some((name) => name.endsWith(".age")));
 };
 
 /** A new identity beside old keys would hide that they are lost, and stand in the way of the old one when it comes back. */
@@ -134,8 +135,8 @@ const isInside = (path: string, dir: string): boolean => {
   return way !== "" && !isAbsolute(way) && way.split(/[\\/]/)[0] !== "..";
 };
 
-const readIdentity = async (path: string): Promise<string | null> => {
-  const found = await readPrivate(path, MAX_BYTES);
+const readIdentity = (path: string): string | null => {
+  const found = readPrivate(path, MAX_BYTES);
   if (found !== null && (found.mode & 0o077) !== 0)
     throw failed(`${path} may be read or written by others than its owner.`, { do: [`chmod 600 ${path}`] });
   return found?.bytes.toString("utf8") ?? null;
@@ -148,13 +149,39 @@ const newIdentity = async (): Promise<string> => {
   return `# escrow identity of imkit-rotator: opens the keys of open rotations on this machine\n# public key: ${recipient}\n${identity}\n`;
 };
 
+type Age = typeof import("age-encryption");
+type Ring = {
+  readonly age: Age;
+  readonly opener: InstanceType<Age["Decrypter"]>;
+  sealer: Promise<InstanceType<Age["Encrypter"]>> | null;
+};
+
+/** Made of the identities that were used last: that costs as much as using them, and each app of a run asks for the same ones. */
+let last: { readonly text: string; readonly ring: Ring } | null = null;
+
+const ringOf = async (identities: readonly string[]): Promise<Ring> => {
+  const age = await import("age-encryption");
+  const text = identities.join("\n");
+  if (last?.text === text) return last.ring;
+  const opener = new age.Decrypter();
+  for (const identity of identities) opener.addIdentity(identity);
+  const ring: Ring = { age, opener, sealer: null };
+  last = { text, ring };
+  return ring;
+};
+
+const sealerFor = async ({ age }: Ring, identity: string): Promise<InstanceType<Age["Encrypter"]>> => {
+  const sealer = new age.Encrypter();
+  sealer.addRecipient(await age.identityToRecipient(identity));
+  return sealer;
+};
+
 /** One identity of the file encrypts, each may open. */
 export const sealWith = async (identities: readonly string[], bytes: Uint8Array): Promise<Uint8Array> => {
   try {
-    const age = await import("age-encryption");
-    const encrypter = new age.Encrypter();
-    encrypter.addRecipient(await age.identityToRecipient(identities[0] ?? ""));
-    return await encrypter.encrypt(bytes);
+    const ring = await ringOf(identities);
+    ring.sealer ??= sealerFor(ring, identities[0] ?? "");
+    return await (await ring.sealer).encrypt(bytes);
   } catch (error) {
     throw failedOn(error, "The escrow identity cannot encrypt");
   }
@@ -167,10 +194,7 @@ export const openWith = async (
   path: string,
 ): Promise<Uint8Array> => {
   try {
-    const age = await import("age-encryption");
-    const decrypter = new age.Decrypter();
-    for (const identity of identities) decrypter.addIdentity(identity);
-    return await decrypter.decrypt(blob);
+    return await (await ringOf(identities)).opener.decrypt(blob);
   } catch {
     throw failed(`${path} is damaged, or was encrypted for another escrow identity.`, {
       ...CLOSED,

@@ -57,7 +57,7 @@ const readFolder = async (dir: string): Promise<LedgerLines> => {
   const lines: Uint8Array[] = [];
   let total = 0;
   for (const seq of seqs) {
-    const file = await readEntryFile(join(dir, entryName(seq)));
+    const file = readEntryFile(join(dir, entryName(seq)));
     const bytes = file.state === "read" ? file.bytes : new Uint8Array();
     total += bytes.length;
     if (total > MAX_BYTES) throw missing(dir, "is over 256 MiB");

@@ -1,35 +1,33 @@
 import { randomBytes } from "node:crypto";
 import {
   accessSync,
-  closeSync,
   constants,
   existsSync,
-  fsync,
   linkSync,
   openSync,
+  readdirSync,
   statSync,
   unlinkSync,
-  writeSync,
 } from "node:fs";
-import { type FileHandle, open, readdir } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
-import { promisify } from "node:util";
 import { MAX_LINE } from "../../core/chain.ts";
 import { RotatorError } from "../../core/errors.ts";
 import type { Ledger } from "../../ports.ts";
 import {
+  close,
   ELSEWHERE,
   errnoOf,
   makeFolderDurably,
+  readRegular,
   removeStale,
+  sync,
   syncFolder,
   TEMPORARY,
   whyNoFiles,
+  writeNew,
 } from "../disk.ts";
 
 const LF = 10;
-const BATCH = 32;
-const { O_CREAT, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY } = constants;
 
 /** `00000042.json` for 42. */
 export const entryName = (seq: number): string => `${String(seq).padStart(8, "0")}.json`;
@@ -49,35 +47,21 @@ export type EntryFile =
 
 /**
  * Opens one entry by its name: never through a symbolic link, never waiting for a pipe. Of a file over 16 KiB the first 16 KiB + 1 byte
- * are given. Never rejects.
+ * are given. Never throws.
  */
-export const readEntryFile = async (path: string): Promise<EntryFile> => {
-  let handle: FileHandle | undefined;
+export const readEntryFile = (path: string): EntryFile => {
   try {
-    handle = await open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
-    const info = await handle.stat();
-    if (!info.isFile()) return { state: "broken", why: "is not a regular file" };
-    return { state: "read", bytes: await readWhole(handle, Math.min(info.size, MAX_LINE + 1)) };
+    const found = readRegular(path, MAX_LINE + 1);
+    if (found === "absent") return { state: "absent" };
+    if (found === "special") return { state: "broken", why: "is not a regular file" };
+    return { state: "read", bytes: found.bytes };
   } catch (error) {
     const code = codeOf(error);
     if (code === "ENOENT") return { state: "absent" };
     if (code === "ELOOP") return { state: "broken", why: "is a symbolic link" };
     if (code === "ENXIO") return { state: "broken", why: "is not a regular file" };
     return { state: "blocked", why: `cannot be read (${code})` };
-  } finally {
-    await handle?.close().catch(() => {});
   }
-};
-
-const readWhole = async (handle: FileHandle, size: number): Promise<Buffer> => {
-  const bytes = Buffer.alloc(size);
-  let at = 0;
-  while (at < size) {
-    const { bytesRead } = await handle.read(bytes, at, size - at, at);
-    if (bytesRead === 0) break;
-    at += bytesRead;
-  }
-  return bytes.subarray(0, at);
 };
 
 /** The system's name for an error, for our words. */
@@ -93,25 +77,19 @@ export const fileLedger = (dir: string): Ledger => {
       const made = await createEntry(dir, seq, bytes);
       if (!tidied) {
         tidied = true;
-        await removeStale(dir, join(dir, entryName(seq)));
+        removeStale(dir, join(dir, entryName(seq)));
       }
       return made;
     },
     read: async (fromSeq) => {
-      const last = fromSeq === 0 ? await lastEntry(dir) : -1;
+      const last = fromSeq === 0 ? lastEntry(dir) : -1;
       const lines: Uint8Array[] = [];
-      for (let seq = fromSeq; ; ) {
-        const wanted = Math.max(1, Math.min(BATCH, last - seq + 1));
-        const files = await Promise.all(
-          Array.from({ length: wanted }, (_, index) => readEntry(join(dir, entryName(seq + index)))),
-        );
-        const end = files.indexOf(null);
-        for (const line of end === -1 ? files : files.slice(0, end)) if (line !== null) lines.push(line);
-        if (end !== -1) {
-          if (seq + end <= last) throw broken(join(dir, entryName(seq + end)), "is missing");
-          return lines;
-        }
-        seq += wanted;
+      for (let seq = fromSeq; ; seq++) {
+        const path = join(dir, entryName(seq));
+        const line = readEntry(path);
+        if (line !== null) lines.push(line);
+        else if (seq <= last) throw broken(path, "is missing");
+        else return lines;
       }
     },
     preflight: async () => {
@@ -133,8 +111,8 @@ export const fileLedger = (dir: string): Ledger => {
 const broken = (path: string, why: string): RotatorError =>
   new RotatorError("LEDGER_BROKEN", { why: `The ledger entry ${path} ${why}.` });
 
-const readEntry = async (path: string): Promise<Buffer | null> => {
-  const file = await readEntryFile(path);
+const readEntry = (path: string): Buffer | null => {
+  const file = readEntryFile(path);
   if (file.state === "absent") return null;
   if (file.state === "broken") throw broken(path, file.why);
   if (file.state === "blocked") {
@@ -147,9 +125,9 @@ const readEntry = async (path: string): Promise<Buffer | null> => {
 };
 
 /** Asked before the entries are read: whatever it names was whole at that time, so what is missing then was taken away. */
-const lastEntry = async (dir: string): Promise<number> => {
+const lastEntry = (dir: string): number => {
   try {
-    return (await readdir(dir)).reduce((last, name) => Math.max(last, entryNumber(name) ?? -1), -1);
+    return readdirSync(dir).reduce((last, name) => Math.max(last, entryNumber(name) ?? -1), -1);
   } catch (error) {
     if (codeOf(error) === "ENOENT") return -1;
     throw new RotatorError("STATE_UNUSABLE", { why: `The ledger ${dir} cannot be read (${codeOf(error)}).` });
@@ -187,25 +165,14 @@ const requireEntry = (dir: string, seq: number): void => {
   }
 };
 
-const sync = promisify(fsync);
-
-/**
- * Only the two fsyncs, which wait for the disk, go through the thread pool. The other calls do their work in memory, in less time than the
- * way there and back.
- */
 const createEntry = async (dir: string, seq: number, bytes: Uint8Array): Promise<"created" | "exists"> => {
   const temporary = join(dir, `${TEMPORARY}${randomBytes(12).toString("hex")}`);
-  const opened: number[] = [];
+  let folder: number | null = null;
   let isRemoved = false;
   try {
-    const file = openSync(temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
-    opened.push(file);
-    writeWhole(file, bytes);
-    // One fsync and no second one: after an error the kernel may have dropped the page and then report success.
-    await sync(file);
+    await writeNew(temporary, bytes);
     if (seq > 0) requireEntry(dir, seq - 1);
-    const folder = openSync(dir, O_RDONLY);
-    opened.push(folder);
+    folder = openSync(dir, constants.O_RDONLY);
     if (!linkNew(temporary, join(dir, entryName(seq)), seq)) return "exists";
     const synced = sync(folder);
     isRemoved = remove(temporary);
@@ -215,7 +182,7 @@ const createEntry = async (dir: string, seq: number, bytes: Uint8Array): Promise
     throw error instanceof RotatorError ? error : refusal(seq, dir, codeOf(error));
   } finally {
     if (!isRemoved) remove(temporary);
-    for (const descriptor of opened) close(descriptor);
+    if (folder !== null) close(folder);
   }
 };
 
@@ -225,21 +192,6 @@ const remove = (path: string): boolean => {
     return true;
   } catch {
     return false;
-  }
-};
-
-/** After an fsync, closing has nothing more to say. */
-const close = (descriptor: number): void => {
-  try {
-    closeSync(descriptor);
-  } catch {}
-};
-
-const writeWhole = (file: number, bytes: Uint8Array): void => {
-  for (let at = 0; at < bytes.length; ) {
-    const written = writeSync(file, bytes, at, bytes.length - at, at);
-    if (written === 0) throw new Error("short write");
-    at += written;
   }
 };
 

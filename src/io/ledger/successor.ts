@@ -64,7 +64,7 @@ const numbersIn = async (dir: string): Promise<readonly number[]> => {
 const readAll = async (dir: string, seqs: readonly number[]): Promise<readonly Uint8Array[]> => {
   const lines: Uint8Array[] = [];
   for (const seq of seqs) {
-    const file = await readEntryFile(join(dir, entryName(seq)));
+    const file = readEntryFile(join(dir, entryName(seq)));
     if (file.state === "blocked") throw unusable(join(dir, entryName(seq)), file.why);
     lines.push(file.state === "read" ? file.bytes : new Uint8Array());
   }

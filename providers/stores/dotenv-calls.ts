@@ -1,0 +1,106 @@
+import fs, { type BigIntStats } from "node:fs";
+import { statfs } from "node:fs/promises";
+import { dirname } from "node:path";
+import { promisify } from "node:util";
+import { errnoOf } from "../kit.ts";
+
+type Awaitable<T> = T | Promise<T>;
+
+/** The few calls of node:fs that a store on a disk makes, on descriptors. They throw, or reject, with what the system says. */
+export type Calls = {
+  readonly realpath: (path: string) => Awaitable<string>;
+  /** @returns null when nothing has that name */
+  readonly lstat: (path: string) => Awaitable<BigIntStats | null>;
+  readonly access: (path: string, mode: number) => Awaitable<void>;
+  readonly open: (path: string, flags: number, mode?: number) => Awaitable<number>;
+  readonly close: (file: number) => Awaitable<void>;
+  readonly fstat: (file: number) => Awaitable<BigIntStats>;
+  /** @returns the number of bytes; 0 = the end */
+  readonly read: (file: number, into: Buffer, at: number, length: number, from: number) => Awaitable<number>;
+  /** @returns the number of bytes */
+  readonly write: (
+    file: number,
+    bytes: Uint8Array,
+    at: number,
+    length: number,
+    to: number,
+  ) => Awaitable<number>;
+  readonly truncate: (file: number, length: number) => Awaitable<void>;
+  readonly chown: (file: number, user: number, group: number) => Awaitable<void>;
+  readonly chmod: (file: number, mode: number) => Awaitable<void>;
+  readonly rename: (from: string, to: string) => Awaitable<void>;
+  readonly unlink: (path: string) => Awaitable<void>;
+  /** Waits for the disk: always through the thread pool. */
+  readonly sync: (file: number) => Promise<void>;
+};
+
+/** Nothing has that name, or a part of its path is no folder. */
+export const isMissing = (error: unknown): boolean => ["ENOENT", "ENOTDIR"].includes(errnoOf(error));
+
+const big = { bigint: true } as const;
+const sync = promisify(fs.fsync);
+
+/** For a disk of this machine: such a call is over sooner than the way to another thread and back. */
+export const blocking: Calls = {
+  realpath: fs.realpathSync.native,
+  lstat: (path) => fs.lstatSync(path, { ...big, throwIfNoEntry: false }) ?? null,
+  access: fs.accessSync,
+  open: fs.openSync,
+  close: fs.closeSync,
+  fstat: (file) => fs.fstatSync(file, big),
+  read: fs.readSync,
+  write: fs.writeSync,
+  truncate: fs.ftruncateSync,
+  chown: fs.fchownSync,
+  chmod: fs.fchmodSync,
+  rename: fs.renameSync,
+  unlink: fs.unlinkSync,
+  sync,
+};
+
+const [lstat, fstat, read, write] = [
+  promisify(fs.lstat),
+  promisify(fs.fstat),
+  promisify(fs.read),
+  promisify(fs.write),
+];
+
+/** For any disk: one that does not answer holds one call, and not the whole process. */
+export const pooled: Calls = {
+  realpath: promisify(fs.realpath.native),
+  lstat: async (path) => {
+    try {
+      return await lstat(path, big);
+    } catch (error) {
+      if (isMissing(error)) return null;
+      throw error;
+    }
+  },
+  access: promisify(fs.access),
+  open: promisify(fs.open),
+  close: promisify(fs.close),
+  fstat: (file) => fstat(file, big),
+  read: async (...call) => (await read(...call)).bytesRead,
+  write: async (...call) => (await write(...call)).bytesWritten,
+  truncate: promisify(fs.ftruncate),
+  chown: promisify(fs.fchown),
+  chmod: promisify(fs.fchmod),
+  rename: promisify(fs.rename),
+  unlink: promisify(fs.unlink),
+  sync,
+};
+
+/** File systems whose every call ends: ext2 to ext4, XFS, Btrfs, F2FS, ZFS, tmpfs, and a container's overlay. Linux's numbers. */
+const LOCAL: ReadonlySet<number> = new Set([
+  0xef53, 0x5846_5342, 0x9123_683e, 0xf2f5_2010, 0x2fc1_2fc1, 0x0102_1994, 0x794c_7630,
+]);
+
+const isLocal = async (path: string): Promise<boolean> =>
+  process.platform === "linux" && LOCAL.has((await statfs(path)).type);
+
+/** How to call for a file that may be a symlink, and may not be there. Asked through the thread pool. Never rejects. */
+export const callsFor = async (path: string): Promise<Calls> => {
+  const isThere = await isLocal(path).catch(() => null);
+  if (isThere === false) return pooled;
+  return (await isLocal(dirname(path)).catch(() => false)) ? blocking : pooled;
+};
