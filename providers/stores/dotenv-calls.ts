@@ -37,8 +37,8 @@ export type Calls = {
 /** Nothing has that name, or a part of its path is no folder. */
 export const isMissing = (error: unknown): boolean => ["ENOENT", "ENOTDIR"].includes(errnoOf(error));
 
-const big = { bigint: true } as const;
-const sync = promisify(fs.fsync);
+export const big = { bigint: true } as const;
+export const sync = promisify(fs.fsync);
 
 /** For a disk of this machine: such a call is over sooner than the way to another thread and back. */
 export const blocking: Calls = {
@@ -58,38 +58,6 @@ export const blocking: Calls = {
   sync,
 };
 
-const [lstat, fstat, read, write] = [
-  promisify(fs.lstat),
-  promisify(fs.fstat),
-  promisify(fs.read),
-  promisify(fs.write),
-];
-
-/** For any disk: one that does not answer holds one call, and not the whole process. */
-export const pooled: Calls = {
-  realpath: promisify(fs.realpath.native),
-  lstat: async (path) => {
-    try {
-      return await lstat(path, big);
-    } catch (error) {
-      if (isMissing(error)) return null;
-      throw error;
-    }
-  },
-  access: promisify(fs.access),
-  open: promisify(fs.open),
-  close: promisify(fs.close),
-  fstat: (file) => fstat(file, big),
-  read: async (...call) => (await read(...call)).bytesRead,
-  write: async (...call) => (await write(...call)).bytesWritten,
-  truncate: promisify(fs.ftruncate),
-  chown: promisify(fs.fchown),
-  chmod: promisify(fs.fchmod),
-  rename: promisify(fs.rename),
-  unlink: promisify(fs.unlink),
-  sync,
-};
-
 /** File systems whose every call ends: ext2 to ext4, XFS, Btrfs, F2FS, ZFS, tmpfs, and a container's overlay. Linux's numbers. */
 const LOCAL: ReadonlySet<number> = new Set([
   0xef53, 0x5846_5342, 0x9123_683e, 0xf2f5_2010, 0x2fc1_2fc1, 0x0102_1994, 0x794c_7630,
@@ -101,6 +69,6 @@ const isLocal = async (path: string): Promise<boolean> =>
 /** How to call for a file that may be a symlink, and may not be there. Asked through the thread pool. Never rejects. */
 export const callsFor = async (path: string): Promise<Calls> => {
   const isThere = await isLocal(path).catch(() => null);
-  if (isThere === false) return pooled;
-  return (await isLocal(dirname(path)).catch(() => false)) ? blocking : pooled;
+  const isSure = isThere !== false && (await isLocal(dirname(path)).catch(() => false));
+  return isSure ? blocking : (await import("./dotenv-calls-pooled.ts")).pooled;
 };
