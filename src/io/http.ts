@@ -1,6 +1,8 @@
 import type { ExtendOptions, Got } from "got";
 import { ADDRESS_REFUSED, guardedLookup } from "./imkit-address.ts";
 
+export type Lookup = Parameters<typeof guardedLookup>[1];
+
 /** All in ms of real time. */
 export type Timeouts = {
   /** Each of: name lookup, TCP connect, TLS handshake. */
@@ -54,16 +56,24 @@ export const phraseOf = (error: unknown, timeouts: Timeouts): string => {
   return PHRASES[known] ?? "no answer";
 };
 
+const made = new Map<string, Promise<Client>>();
+
+/** One for all that call alike: to make one costs as much as a third of a call, and a run may be over hundreds of apps. */
+export const clientFor = (loopbackOnly: boolean, timeouts: Timeouts, lookup?: Lookup): Promise<Client> => {
+  if (lookup !== undefined) return loadClient(loopbackOnly, timeouts, lookup);
+  const { connect, headers, total } = timeouts;
+  const name = [loopbackOnly, connect, headers, total].join();
+  const client = made.get(name) ?? loadClient(loopbackOnly, timeouts);
+  made.set(name, client);
+  return client;
+};
+
 /**
  * Got with what every call of ours has in common: no redirect, no retry, no decompression, TLS verified, nothing of the environment. Each call
  * adds its own address, headers and signal. It costs some 60 ms to load, which commands that never call anybody must not pay. `lookup` stands
  * in for the system's DNS lookup.
  */
-export const loadClient = async (
-  loopbackOnly: boolean,
-  timeouts: Timeouts,
-  lookup?: Parameters<typeof guardedLookup>[1],
-): Promise<Client> => {
+const loadClient = async (loopbackOnly: boolean, timeouts: Timeouts, lookup?: Lookup): Promise<Client> => {
   const [{ default: got }, http, https] = await Promise.all([
     import("got"),
     import("node:http"),

@@ -2,8 +2,8 @@ import { RotatorError } from "../core/errors.ts";
 import { Secret } from "../core/secret.ts";
 import { type Answer, clientKeyOf, httpDate, judge, usageOf } from "../core/verdict.ts";
 import type { Clock, Platform, Probe } from "../ports.ts";
-import { type Client, loadClient, phraseOf, type Timeouts } from "./http.ts";
-import { checkBaseUrl, type guardedLookup } from "./imkit-address.ts";
+import { type Client, clientFor, type Lookup, phraseOf, type Timeouts } from "./http.ts";
+import { checkBaseUrl } from "./imkit-address.ts";
 import { callBudget } from "./imkit-budget.ts";
 
 export { checkBaseUrl } from "./imkit-address.ts";
@@ -19,7 +19,7 @@ export type ImkitOptions = {
   readonly callsPerMinute?: number;
   readonly timeouts?: Partial<ImkitTimeouts>;
   /** Stands in for the system's DNS lookup; what it finds is checked all the same. */
-  readonly lookup?: Parameters<typeof guardedLookup>[1];
+  readonly lookup?: Lookup;
 };
 
 /** `why` says in our words what is wrong with the answer, or why there is none. */
@@ -129,7 +129,7 @@ export const imkitPlatform = (options: ImkitOptions): Platform => {
     const turn = await budget.take(urgent, signal);
     if (turn.kind === "held") return nothing("IMKIT asked for a pause that is not over", turn.ms);
     if (turn.kind === "interrupted") return nothing("interrupted");
-    client ??= loadClient(origin.protocol === "http:", timeouts, options.lookup);
+    client ??= clientFor(origin.protocol === "http:", timeouts, options.lookup);
     return exchange(await client, new URL(path, origin).href, key, timeouts, signal);
   };
 

@@ -4,7 +4,7 @@ import type { NoticeType } from "../core/notice.ts";
 import type { Clock, Message, Notifier } from "../ports.ts";
 import type { NotifyConfig } from "./config.ts";
 import type { ValueFrom } from "./config-value.ts";
-import { type Client, loadClient, phraseOf, type Timeouts } from "./http.ts";
+import { type Client, clientFor, type Lookup, phraseOf, type Timeouts } from "./http.ts";
 import { checkBaseUrl } from "./imkit-address.ts";
 import { slackBody } from "./notify-slack.ts";
 
@@ -14,7 +14,7 @@ export type NotifyOptions = {
   readonly valueOf: (source: ValueFrom) => Promise<string>;
   readonly timeouts?: Partial<Timeouts>;
   /** Stands in for the system's DNS lookup. */
-  readonly lookup?: Parameters<typeof loadClient>[2];
+  readonly lookup?: Lookup;
 };
 
 const TIMEOUTS: Timeouts = { connect: 5_000, headers: 10_000, total: 12_000 };
@@ -88,7 +88,7 @@ const deliver = async (
     const { url, secret } = address;
     const body = config.type === "slack" ? slackBody(message) : cloudEvent(message);
     const timeouts = { ...TIMEOUTS, ...options.timeouts };
-    const client = await loadClient(url.startsWith("http:"), timeouts, options.lookup);
+    const client = await clientFor(url.startsWith("http:"), timeouts, options.lookup);
     const type = config.type === "slack" ? "application/json" : "application/cloudevents+json";
     return await tryAll(options, signal, () => {
       const headers = { "content-type": `${type}; charset=utf-8`, ...signed(message, body, secret, options) };
