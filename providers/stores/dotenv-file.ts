@@ -264,7 +264,7 @@ const syncFolder = async (calls: Calls, folder: string): Promise<void> => {
 const isMountPoint = (path: string): boolean => {
   const table = mounts();
   const escaped = path.replace(/[ \t\n\\]/g, (c) => `\\${c.charCodeAt(0).toString(8).padStart(3, "0")}`);
-  return table.split("\n").some((line) => line.split(" ")[4] === escaped);
+  return table.includes(` ${escaped} `) && table.split("\n").some((line) => line.split(" ")[4] === escaped);
 };
 
 const mounts = (): string => {

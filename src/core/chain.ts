@@ -83,11 +83,14 @@ const writeText = (text: string): string => {
 
 const hashOf = (body: Uint8Array): string => hash("sha256", Buffer.concat([DOMAIN, body]), "hex");
 
+/** `entry` is what a reader makes of `line`. */
+export type Sealed = { readonly h: string; readonly line: Uint8Array; readonly entry: Entry };
+
 /**
  * One whole ledger line, LF included, and its hash. Text in `body` may be any text.
  * @throws Error when the body is not one that a reader takes, or over 16 KiB: both are faults of the caller.
  */
-export const seal = (body: EntryBody): { readonly h: string; readonly line: Uint8Array } => {
+export const seal = (body: EntryBody): Sealed => {
   const stored = mapText(body, encodeText);
   const problem = entryProblem(stored);
   if (problem !== null) throw new Error(`not a ledger entry: ${problem}`);
@@ -95,7 +98,7 @@ export const seal = (body: EntryBody): { readonly h: string; readonly line: Uint
   const h = hashOf(Buffer.from(r, "latin1"));
   const line = Buffer.from(`{"h":"${h}","r":${r}}\n`, "latin1");
   if (line.length > MAX_LINE) throw new Error("ledger entry over 16 KiB");
-  return { h, line };
+  return { h, line, entry: { ...(mapText(JSON.parse(r), decodeText) as EntryBody), h } };
 };
 
 /** What one line holds. `h` is the hash that it states, also when something else is wrong with it. */

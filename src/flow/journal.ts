@@ -1,6 +1,5 @@
 import { encodeText, follow, seal } from "../core/chain.ts";
 import { brokenLedger, quoteText } from "../core/contradiction.ts";
-import { RotatorError } from "../core/errors.ts";
 import type { Entry, LedgerEvent } from "../core/events.ts";
 import { type AppState, EMPTY, evolve } from "../core/state.ts";
 import type { Witness } from "../ports.ts";
@@ -148,7 +147,7 @@ export const openJournal = async (hands: Hands): Promise<Journal> => {
       // The read before this turn may have shown a foreign claim: what was found out meanwhile is no result any more.
       if (lost && batch.some((w) => !w.late)) return reject(batch);
       if (batch.some((w) => w.decidedAt !== null && w.decidedAt !== seq - 1)) return reject(batch);
-      const { line } = seal({
+      const { line, entry } = seal({
         v: 1,
         ledger: head?.ledger ?? hex(hands.entropy(16)),
         seq,
@@ -160,9 +159,6 @@ export const openJournal = async (hands: Hands): Promise<Journal> => {
       });
       const made = await ledger.create(seq, line);
       if (made === "exists") return await moved(batch);
-      const own = follow(head, line);
-      if ("problem" in own) throw new RotatorError("INTERNAL", { why: `own entry refused: ${own.problem}` });
-      const { entry } = own;
       take(entry);
       lastAppend = began;
       let first = 0;

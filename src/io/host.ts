@@ -31,7 +31,12 @@ const inst = randomBytes(8).toString("hex");
  * /proc nor known to `kill(pid, 0)` (both, because `hidepid` hides other users' processes from /proc). macOS has no pid namespaces and no
  * /proc: same host name and boot session, and `kill(pid, 0)` says ESRCH; a pid that was given out again counts as alive. Elsewhere: never.
  */
-export const thisHost = async (system: HostSystem = thisSystem): Promise<Host> => {
+export const thisHost = (system?: HostSystem): Promise<Host> =>
+  system === undefined ? (here ??= hostOf(thisSystem)) : hostOf(system);
+
+let here: Promise<Host> | null = null;
+
+const hostOf = async (system: HostSystem): Promise<Host> => {
   const claim: ProcessClaim = {
     inst,
     host: system.hostname() || UNKNOWN,

@@ -108,6 +108,17 @@ describe("seal", () => {
     ]);
   });
 
+  test("gives the entry that a reader makes of the line, whatever text is in it", () => {
+    fc.assert(
+      fc.property(fc.string({ unit: "binary" }), fc.string(), (note, more) => {
+        const { line, entry } = seal(
+          bodyOf(0, null, [{ ...genesis, note, left: undefined, deep: { more: [more] } }]),
+        );
+        expect(openEntry(line)).toStrictEqual({ entry });
+      }),
+    );
+  });
+
   test("takes 16 KiB with its line feed and not a byte more", () => {
     const spare = 16_384 - seal(bodyOf(0, null, [{ ...genesis, pad: "" }])).line.length;
     expect(seal(bodyOf(0, null, [{ ...genesis, pad: "x".repeat(spare) }])).line).toHaveLength(16_384);
