@@ -125,6 +125,9 @@ const typedWords = (argv: readonly string[]): string => {
 export const exitOfSignal = ({ signal }: Pick<Io, "signal">): number =>
   !signal.aborted || signal.reason === "SIGINT" ? 130 : 143;
 
+/** A turn of the loop: a signal that has come by now is heard before a result is told. */
+export const signalsHeard = (): Promise<void> => new Promise((resolve) => void setImmediate(resolve));
+
 /** Until somebody asks us to stop. */
 export const aborted = (signal: AbortSignal): Promise<void> =>
   new Promise((resolve) => {

@@ -42,7 +42,6 @@ const kill = (command: Command, syscall: string, more: Partial<Row> = {}): Row =
   ...more,
 });
 const OUTPUT = (world: World): string[] => [world.outputs.out, world.outputs.err];
-const ENV = (world: World): string[] => [`${world.dir}/..env.imkit-rotator.tmp`];
 
 const ROWS: readonly Row[] = [
   ...["mkdir", "pwrite64", "fsync,fdatasync", "link", "rename", "unlink"].map((s) => kill("stage", s)),
@@ -51,7 +50,6 @@ const ROWS: readonly Row[] = [
   ...["pwrite64", "fsync,fdatasync", "link", "rename", "unlink"].map((s) => kill("rotate", s)),
   kill("rotate", "write", { loose: true }),
   kill("rotate", "write", { fault: { kind: "SIGKILL", syscall: "write", paths: OUTPUT } }),
-  kill("rotate", "write", { fault: { kind: "SIGKILL", syscall: "write", paths: ENV } }),
   ...["pwrite64", "fsync,fdatasync", "link", "unlink"].map((s) => kill("confirm-revoked", s)),
   ...(["replace", "first"] as const).flatMap((mode) => [
     kill("rotate", "link", { mode }),
@@ -64,13 +62,11 @@ const ROWS: readonly Row[] = [
   kill("alarm", "link", { mode: "replace" }),
   ...["pwrite64", "link", "rename", "unlink"].map((s) => kill("emergency", s)),
   kill("emergency", "fsync,fdatasync", { stride: 2 }),
-  kill("emergency", "write", { fault: { kind: "SIGKILL", syscall: "write", paths: ENV } }),
   ...["link", "rename"].map((s) => kill("emergency", s, { mode: "replace" })),
   kill("emergency", "fsync,fdatasync", { mode: "replace", stride: 4 }),
   ...["link", "fsync,fdatasync"].map((s) => kill("escalation", s)),
   ...["pwrite64", "link", "rename", "unlink"].map((s) => kill("rollback", s)),
   kill("rollback", "fsync,fdatasync", { stride: 2 }),
-  kill("rollback", "write", { fault: { kind: "SIGKILL", syscall: "write", paths: ENV } }),
   ...(["stage", "rotate", "confirm-revoked", "alarm", "emergency", "rollback"] as const).map(
     (command): Row => ({ command, mode: "overlap", fault: { kind: "kill -9", syscall: "entry" } }),
   ),
@@ -265,12 +261,7 @@ const pointsOf = (row: Row, last: number, stride: number): string => {
 };
 
 const nameOf = ({ command, mode, fault }: Row): Line["row"] => {
-  const only =
-    "paths" in fault && fault.paths !== undefined
-      ? fault.paths === ENV
-        ? " to the env file"
-        : " to a terminal or pipe"
-      : "";
+  const only = "paths" in fault && fault.paths !== undefined ? " to a terminal or pipe" : "";
   const [name, state] = LABEL[command] ?? [command, ""];
   return {
     command: name,

@@ -5,7 +5,7 @@ import { showFp } from "../../core/secret.ts";
 import { lostSteps } from "../../core/steps.ts";
 import { type Confirmed, confirmRevoked } from "../../flow/confirm.ts";
 import { isInterrupt } from "../../flow/interrupt.ts";
-import type { Io } from "../io.ts";
+import { type Io, signalsHeard } from "../io.ts";
 import { headText, nextJson, paint, printLines, printNext, printWords } from "../print.ts";
 import { hintsOf, linesOf, pauseSteps, stepsOf } from "../steps.ts";
 import type { Wired } from "../wire.ts";
@@ -35,7 +35,7 @@ export const confirmCommand = async (io: Io, wired: Wired, flags: ConfirmFlags):
   try {
     const waive = flags.waive ? (flags.reason ?? "") : null;
     const confirmed = await confirmRevoked(await wired.hands(), { waitMs, waive, key });
-    await notifyPeople(wired);
+    await Promise.all([notifyPeople(wired), signalsHeard()]);
     if (io.signal.aborted && exitOfConfirmed(confirmed) !== 0) {
       throw new RotatorError("INTERRUPTED", { state: whereKeysAre(confirmed.state) });
     }

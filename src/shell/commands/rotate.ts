@@ -7,7 +7,7 @@ import { plan } from "../../flow/plan.ts";
 import { type Rotated, type RotateOptions, rotate } from "../../flow/rotate.ts";
 import { stage } from "../../flow/stage.ts";
 import { asRotatorError } from "../fault.ts";
-import { askYes, type Io } from "../io.ts";
+import { askYes, type Io, signalsHeard } from "../io.ts";
 import { warnFirst } from "../warn-first.ts";
 import type { Wired } from "../wire.ts";
 import { isDue, type Outcome, printRefusal, printRotated } from "./rotate-result.ts";
@@ -146,7 +146,7 @@ export const follow = async (
     }
     return rotated;
   } finally {
-    await Promise.all([talk.close(), aside.over()]);
+    await Promise.all([talk.close(), aside.over(), signalsHeard()]);
   }
 };
 

@@ -4,7 +4,7 @@ import type { NextStep } from "../../core/steps.ts";
 import { showFp } from "../../core/secret.ts";
 import { unusableRoom } from "../../flow/rooms.ts";
 import { discard, type StageResult, stage } from "../../flow/stage.ts";
-import type { Io } from "../io.ts";
+import { type Io, signalsHeard } from "../io.ts";
 import { readKey } from "../key.ts";
 import { nextJson, paint, printNext } from "../print.ts";
 import { hintsOf, linesOf, pauseSteps, sentence, stepsOf } from "../steps.ts";
@@ -30,6 +30,7 @@ export const stageCommand = async (io: Io, wired: Wired, flags: StageFlags): Pro
   if (io.interactive && sourcesOf(flags) === 0) await warnFirst(io, wired);
   const { key, source } = await readKey(io, flags, wired.name);
   const result = await stage(await wired.hands(), key, { source, replace: flags.replace === true });
+  await signalsHeard();
   return tell(io, wired, result);
 };
 
