@@ -1,5 +1,5 @@
 import fs, { type BigIntStats } from "node:fs";
-import { statfs } from "node:fs/promises";
+import { lstat, statfs } from "node:fs/promises";
 import { dirname } from "node:path";
 import { promisify } from "node:util";
 import { errnoOf } from "../kit.ts";
@@ -43,7 +43,14 @@ export const sync = promisify(fs.fsync);
 /** For a disk of this machine: such a call is over sooner than the way to another thread and back. */
 export const blocking: Calls = {
   realpath: fs.realpathSync.native,
-  lstat: (path) => fs.lstatSync(path, { ...big, throwIfNoEntry: false }) ?? null,
+  lstat: (path) => {
+    try {
+      return fs.lstatSync(path, { ...big, throwIfNoEntry: false }) ?? null;
+    } catch (error) {
+      if (isMissing(error)) return null;
+      throw error;
+    }
+  },
   access: fs.accessSync,
   open: fs.openSync,
   close: fs.closeSync,
@@ -66,9 +73,19 @@ const LOCAL: ReadonlySet<number> = new Set([
 const isLocal = async (path: string): Promise<boolean> =>
   process.platform === "linux" && LOCAL.has((await statfs(path)).type);
 
+/** A link to nowhere, or to a disk that does not answer, is there. */
+const isAbsent = async (path: string): Promise<boolean> => {
+  try {
+    await lstat(path);
+    return false;
+  } catch (error) {
+    return isMissing(error);
+  }
+};
+
 /** How to call for a file that may be a symlink, and may not be there. Asked through the thread pool. Never rejects. */
 export const callsFor = async (path: string): Promise<Calls> => {
-  const isThere = await isLocal(path).catch(() => null);
-  const isSure = isThere !== false && (await isLocal(dirname(path)).catch(() => false));
-  return isSure ? blocking : (await import("./dotenv-calls-pooled.ts")).pooled;
+  const isSure = async (): Promise<boolean> =>
+    (await isLocal(dirname(path))) && ((await isAbsent(path)) || (await isLocal(path)));
+  return (await isSure().catch(() => false)) ? blocking : (await import("./dotenv-calls-pooled.ts")).pooled;
 };

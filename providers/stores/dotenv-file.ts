@@ -53,7 +53,7 @@ export const loadFile = async (calls: Calls, path: string, maxBytes: number): Pr
     if (!isMissing(error)) throw fromErrno(error, "not_applied", `${path} cannot be read`);
     if (await exists(calls, path))
       throw refused("CONFIG", `${path} is a symlink to a file that is not there`);
-    if (await exists(calls, dirname(path))) return null;
+    if (!hasCode(error, "ENOTDIR") && (await exists(calls, dirname(path)))) return null;
     throw refused("NOT_FOUND", `the folder of ${path} does not exist`);
   }
 };

@@ -31,10 +31,16 @@ const inst = randomBytes(8).toString("hex");
  * /proc nor known to `kill(pid, 0)` (both, because `hidepid` hides other users' processes from /proc). macOS has no pid namespaces and no
  * /proc: same host name and boot session, and `kill(pid, 0)` says ESRCH; a pid that was given out again counts as alive. Elsewhere: never.
  */
-export const thisHost = (system?: HostSystem): Promise<Host> =>
-  system === undefined ? (here ??= hostOf(thisSystem)) : hostOf(system);
+export const thisHost = async (system?: HostSystem): Promise<Host> => {
+  if (system !== undefined) return hostOf(system);
+  if (here !== null) return here;
+  const host = await hostOf(thisSystem);
+  // What could not be read just now may be another time.
+  if (!Object.values(host.claim).includes(UNKNOWN)) here = host;
+  return host;
+};
 
-let here: Promise<Host> | null = null;
+let here: Host | null = null;
 
 const hostOf = async (system: HostSystem): Promise<Host> => {
   const claim: ProcessClaim = {

@@ -65,12 +65,14 @@ export const clientFor = (loopbackOnly: boolean, timeouts: Timeouts, lookup?: Lo
   const name = [loopbackOnly, connect, headers, total].join();
   const client = made.get(name) ?? loadClient(loopbackOnly, timeouts);
   made.set(name, client);
+  // A library that could not be loaded just now, of too many open files, may be another time.
+  client.catch(() => made.delete(name));
   return client;
 };
 
 /**
  * Got with what every call of ours has in common: no redirect, no retry, no decompression, TLS verified, nothing of the environment. Each call
- * adds its own address, headers and signal. It costs some 60 ms to load, which commands that never call anybody must not pay. `lookup` stands
+ * adds its own address and headers. It costs some 60 ms to load, which commands that never call anybody must not pay. `lookup` stands
  * in for the system's DNS lookup.
  */
 const loadClient = async (loopbackOnly: boolean, timeouts: Timeouts, lookup?: Lookup): Promise<Client> => {

@@ -125,8 +125,9 @@ const typedWords = (argv: readonly string[]): string => {
 export const exitOfSignal = ({ signal }: Pick<Io, "signal">): number =>
   !signal.aborted || signal.reason === "SIGINT" ? 130 : 143;
 
-/** A turn of the loop: a signal that has come by now is heard before a result is told. */
-export const signalsHeard = (): Promise<void> => new Promise((resolve) => void setImmediate(resolve));
+/** Two turns of the loop, of which the second begins with a look at what has come: a signal is heard before a result is told. */
+export const signalsHeard = (): Promise<void> =>
+  new Promise((resolve) => void setImmediate(() => setImmediate(resolve)));
 
 /** Until somebody asks us to stop. */
 export const aborted = (signal: AbortSignal): Promise<void> =>

@@ -135,9 +135,11 @@ describe.each([
 
     test("whose folder is absent is never taken for an absent entry, also with create", async () => {
       const { tools } = toolsIn(dir);
-      const store = openDotenv({ path: "gone/.env", key: "K", create: true }, tools, { calls });
-      expect(await refusal(store.read(soon()))).toMatchObject({ code: "NOT_FOUND" });
-      expect(await store.preflight(soon())).toMatchObject([{ status: "fail", code: "NOT_FOUND" }]);
+      for (const gone of ["gone/.env", ".env/.env"]) {
+        const store = openDotenv({ path: gone, key: "K", create: true }, tools, { calls });
+        expect(await refusal(store.read(soon()))).toMatchObject({ code: "NOT_FOUND" });
+        expect(await store.preflight(soon())).toMatchObject([{ status: "fail", code: "NOT_FOUND" }]);
+      }
     });
 
     test("that appears while it is created is not overwritten", async () => {
@@ -514,4 +516,7 @@ test("calls block where the file and its folder are on a disk of this machine, a
   const away = join(dir, "away.env");
   await symlink("/proc/self/environ", away);
   expect(await callsFor(away)).toBe(pooled);
+  const nowhere = join(dir, "nowhere.env");
+  await symlink(join(dir, "not-there"), nowhere);
+  expect(await callsFor(nowhere)).toBe(pooled);
 });

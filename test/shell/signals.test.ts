@@ -1,3 +1,4 @@
+import { spawnSync } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -105,4 +106,22 @@ describe("the launcher", () => {
       }
     },
   );
+});
+
+it("a signal that comes while the last thing is done, without a turn of the loop between, is heard before a result is told", () => {
+  const io = JSON.stringify(join(import.meta.dirname, "../../src/shell/io.ts"));
+  const program = `const { signalsHeard } = await import(${io});
+const fs = await import("node:fs/promises");
+let heard = 0;
+process.on("SIGTERM", () => heard++);
+const file = await fs.open(process.argv[1]);
+await file.sync();
+process.kill(process.pid, "SIGTERM");
+await signalsHeard();
+console.log(heard);
+process.exit(0);`;
+  for (let n = 0; n < 10; n++) {
+    const args = ["--input-type=module", "-e", program, import.meta.filename];
+    expect(spawnSync(process.execPath, args, { encoding: "utf8" }).stdout).toBe("1\n");
+  }
 });
