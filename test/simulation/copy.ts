@@ -37,9 +37,11 @@ const inspectOnce = (bytes: Uint8Array): Line => {`,
   },
   {
     file: "core/chain.ts",
-    find: "  return { h, line };",
-    put: `  if (!r.includes("%")) seen.set(line, { problem: null, h, entry: { ...(stored as Entry), h } });
-  return { h, line };`,
+    find: "  return { h, line, entry: { ...(mapText(JSON.parse(r), decodeText) as EntryBody), h } };",
+    put: `  if (r.includes("%")) return { h, line, entry: { ...(mapText(JSON.parse(r), decodeText) as EntryBody), h } };
+  const entry = { ...(stored as Entry), h };
+  seen.set(line, { problem: null, h, entry });
+  return { h, line, entry };`,
   },
   // A getter that stands in an object literal gets a hidden class of its own each time, which keeps its world from the garbage collector.
   { file: "flow/loop.ts", find: "get run() { return number; },", put: "run: number," },
