@@ -85,7 +85,8 @@ const isAbsent = async (path: string): Promise<boolean> => {
 
 /** How to call for a file that may be a symlink, and may not be there. Asked through the thread pool. Never rejects. */
 export const callsFor = async (path: string): Promise<Calls> => {
-  const isSure = async (): Promise<boolean> =>
-    (await isLocal(dirname(path))) && ((await isAbsent(path)) || (await isLocal(path)));
-  return (await isSure().catch(() => false)) ? blocking : (await import("./dotenv-calls-pooled.ts")).pooled;
+  // Where it is not there its folder alone decides.
+  const isHere = await isLocal(path).catch(() => isAbsent(path));
+  const isSure = isHere && (await isLocal(dirname(path)).catch(() => false));
+  return isSure ? blocking : (await import("./dotenv-calls-pooled.ts")).pooled;
 };

@@ -13,7 +13,7 @@ import { type Outcome, printRefusal } from "./rotate-result.ts";
 const WORST_FIRST = [5, 1, 4, 2, 6, 3, 0];
 
 /** Apps at work side by side: each waits for the network most of its time. */
-const MOST_AT_ONCE = 16;
+const MOST_AT_ONCE = 32;
 
 /**
  * Every app, some side by side: one result line each, in the order of the config, then a summary line. What stops one app does not stop
