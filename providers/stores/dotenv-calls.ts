@@ -17,13 +17,8 @@ export type Calls = {
   readonly fstat: (file: number) => Awaitable<BigIntStats>;
   /** @returns the number of bytes; 0 = the end */
   readonly read: (file: number, into: Buffer, at: number, length: number, from: number) => Awaitable<number>;
-  /** @returns the number of bytes */
   readonly write: (
-    file: number,
-    bytes: Uint8Array,
-    at: number,
-    length: number,
-    to: number,
+    ...call: readonly [file: number, bytes: Uint8Array, at: number, length: number, to: number]
   ) => Awaitable<number>;
   readonly truncate: (file: number, length: number) => Awaitable<void>;
   readonly chown: (file: number, user: number, group: number) => Awaitable<void>;

@@ -6,7 +6,6 @@ import { Secret } from "../../src/core/secret.ts";
 import type { Check, Revision, Store } from "../../src/ports.ts";
 import { flag, nonEmpty, secretFrom } from "../config-keys.ts";
 import { bounded, CALL_LIMIT_MS, check, defineStore, refused, resolvePath, type Tools } from "../kit.ts";
-import { failed, leftover, mayWrite, oddities, permission } from "./dotenv-checks.ts";
 import { plainCoding } from "./dotenv-coding.ts";
 import {
   createFile,
@@ -169,6 +168,7 @@ export const openDotenv = (config: Config, tools: Tools, hooks: Hooks = {}): Sto
 
   const made = (): EnvFile => understood(Buffer.from(coding.head));
   const preflight = async (signal: AbortSignal): Promise<readonly Check[]> => {
+    const { failed, leftover, mayWrite, oddities, permission } = await import("./dotenv-checks.ts");
     try {
       return await bounded(signal, CALL_LIMIT_MS, async () => {
         const calls = await files();

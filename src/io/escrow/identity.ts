@@ -1,3 +1,4 @@
+import type { Decrypter, Encrypter } from "age-encryption";
 import { readdirSync } from "node:fs";
 import { isAbsolute, join, relative } from "node:path";
 import { RotatorError } from "../../core/errors.ts";
@@ -149,28 +150,23 @@ const newIdentity = async (): Promise<string> => {
   return `# escrow identity of imkit-rotator: opens the keys of open rotations on this machine\n# public key: ${recipient}\n${identity}\n`;
 };
 
-type Age = typeof import("age-encryption");
-type Ring = {
-  readonly age: Age;
-  readonly opener: InstanceType<Age["Decrypter"]>;
-  sealer: Promise<InstanceType<Age["Encrypter"]>> | null;
-};
+type Ring = { readonly text: string; readonly opener: Decrypter; sealer: Promise<Encrypter> | null };
 
 /** Made of the identities that were used last: that costs as much as using them, and each app of a run asks for the same ones. */
-let last: { readonly text: string; readonly ring: Ring } | null = null;
+let last: Ring | null = null;
 
 const ringOf = async (identities: readonly string[]): Promise<Ring> => {
   const age = await import("age-encryption");
   const text = identities.join("\n");
-  if (last?.text === text) return last.ring;
+  if (last?.text === text) return last;
   const opener = new age.Decrypter();
   for (const identity of identities) opener.addIdentity(identity);
-  const ring: Ring = { age, opener, sealer: null };
-  last = { text, ring };
-  return ring;
+  last = { text, opener, sealer: null };
+  return last;
 };
 
-const sealerFor = async ({ age }: Ring, identity: string): Promise<InstanceType<Age["Encrypter"]>> => {
+const sealerFor = async (identity = ""): Promise<Encrypter> => {
+  const age = await import("age-encryption");
   const sealer = new age.Encrypter();
   sealer.addRecipient(await age.identityToRecipient(identity));
   return sealer;
@@ -180,7 +176,7 @@ const sealerFor = async ({ age }: Ring, identity: string): Promise<InstanceType<
 export const sealWith = async (identities: readonly string[], bytes: Uint8Array): Promise<Uint8Array> => {
   try {
     const ring = await ringOf(identities);
-    ring.sealer ??= sealerFor(ring, identities[0] ?? "");
+    ring.sealer ??= sealerFor(identities[0]);
     return await (await ring.sealer).encrypt(bytes);
   } catch (error) {
     throw failedOn(error, "The escrow identity cannot encrypt");
