@@ -70,7 +70,7 @@ const exchange = (
       stream.destroy();
     };
     const interrupt = (): void => settle(nothing("interrupted"));
-    // Not given to got, which takes ten times as long over it.
+    // Not given to got, which takes longer over it.
     signal.addEventListener("abort", interrupt, { once: true });
     const refuseBody = (why: string): void =>
       settle({ answer: head && { ...head, body: null }, why, heldMs: null });

@@ -8,7 +8,6 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import * as z from "zod/mini";
 import { publicKeyOf as derived, seal, unseal } from "../../providers/stores/dotenv-ecies.ts";
 import dotenv, { openDotenv } from "../../providers/stores/dotenv.ts";
-import { ProviderError } from "../../src/core/errors.ts";
 import { Secret } from "../../src/core/secret.ts";
 import type { Revision, Store } from "../../src/ports.ts";
 import {
@@ -22,7 +21,7 @@ import {
   toolsWith,
 } from "../kit/dotenvx.ts";
 import { findKey, madeKey } from "../kit/leak.ts";
-import { tempDir } from "../kit/provider-tools.ts";
+import { tempDir, refusal } from "../kit/provider-tools.ts";
 
 const KEY = "IMKIT_API_KEY";
 const SEALED = /encrypted:[A-Za-z0-9+/=]+/;
@@ -66,14 +65,6 @@ const storeOn = async (
 };
 const put = async (store: Store, value = next): Promise<Revision> =>
   await store.write(new Secret(value), (await store.read(soon()))?.revision ?? null, op, soon());
-const refusal = async (call: Promise<unknown>): Promise<ProviderError> => {
-  const error = await call.then(
-    () => null,
-    (caught: unknown) => caught,
-  );
-  if (error instanceof ProviderError) return error;
-  throw new Error("this call had to be refused, and was not");
-};
 const latin1 = async (path: string) => (await readFile(path)).toString("latin1");
 /** The text with our ciphertext taken out. */
 const around = (text: string) => text.replace(OURS, "$1@");

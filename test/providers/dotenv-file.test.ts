@@ -24,11 +24,10 @@ import { type Hooks, type Loaded, loadFile, temporaryOf } from "../../providers/
 import { openDotenv } from "../../providers/stores/dotenv.ts";
 import { pooled } from "../../providers/stores/dotenv-calls-pooled.ts";
 import { blocking, type Calls, callsFor } from "../../providers/stores/dotenv-calls.ts";
-import { ProviderError } from "../../src/core/errors.ts";
 import { Secret } from "../../src/core/secret.ts";
 import type { Store } from "../../src/ports.ts";
 import { findKey, madeKey } from "../kit/leak.ts";
-import { tempDir, toolsIn } from "../kit/provider-tools.ts";
+import { tempDir, toolsIn, refusal } from "../kit/provider-tools.ts";
 
 const [old, next] = [madeKey(), madeKey()];
 const op = { id: "0".repeat(32), witness: null };
@@ -59,14 +58,6 @@ describe.each([
   };
   const put = async (store: Store) =>
     await store.write(new Secret(next), (await store.read(soon()))?.revision ?? null, op, soon());
-  const refusal = async (call: Promise<unknown>): Promise<ProviderError> => {
-    const error = await call.then(
-      () => null,
-      (caught: unknown) => caught,
-    );
-    if (error instanceof ProviderError) return error;
-    throw new Error("this call had to be refused, and was not");
-  };
   const expected = (key: string) => `A=1\nIMKIT_API_KEY=${key}\nB=2\n`;
   const fail = (code: string) => async () => {
     throw Object.assign(new Error(`${code}: ${old}`), { code });

@@ -7,10 +7,9 @@ import * as fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type EnvFile, readEnv, readsAs, withValue } from "../../providers/stores/dotenv-text.ts";
 import dotenv from "../../providers/stores/dotenv.ts";
-import { ProviderError } from "../../src/core/errors.ts";
 import { Secret } from "../../src/core/secret.ts";
 import { findKey, madeKey } from "../kit/leak.ts";
-import { tempDir, toolsIn } from "../kit/provider-tools.ts";
+import { tempDir, toolsIn, refusal } from "../kit/provider-tools.ts";
 
 type Case = {
   readonly name: string;
@@ -40,15 +39,6 @@ const storeOf = async (bytes: Buffer) => {
   await writeFile(path, bytes);
   await chmod(path, 0o640);
   return { path, store: dotenv.open({ path, key: KEY, create: false }, toolsIn(place.dir).tools) };
-};
-
-const refusal = async (call: Promise<unknown>): Promise<ProviderError> => {
-  const error = await call.then(
-    () => null,
-    (caught: unknown) => caught,
-  );
-  if (error instanceof ProviderError) return error;
-  throw new Error("this call had to be refused, and was not");
 };
 
 test("there are enough traps", () => {

@@ -5,10 +5,9 @@ import * as z from "zod/mini";
 import { runProgram } from "../../providers/program.ts";
 import execRollout from "../../providers/rollouts/exec.ts";
 import exec from "../../providers/stores/exec.ts";
-import { ProviderError } from "../../src/core/errors.ts";
 import { Secret } from "../../src/core/secret.ts";
 import { findKey, madeKey } from "../kit/leak.ts";
-import { tempDir, toolsIn } from "../kit/provider-tools.ts";
+import { tempDir, toolsIn, refusal } from "../kit/provider-tools.ts";
 
 const [old, next] = [madeKey(), madeKey()];
 const op = { id: "0".repeat(32), witness: null };
@@ -25,14 +24,6 @@ afterEach(async () => await remove());
 
 const opened = (read: string[], write?: string[], timeout = "5s") =>
   exec.open({ read, timeout, ...(write === undefined ? {} : { write }) }, toolsIn(dir).tools);
-const refusal = async (call: Promise<unknown>): Promise<ProviderError> => {
-  const error = await call.then(
-    () => null,
-    (caught: unknown) => caught,
-  );
-  if (error instanceof ProviderError) return error;
-  throw new Error("this call had to be refused, and was not");
-};
 
 describe("read", () => {
   test.each([

@@ -10,10 +10,10 @@ import {
   rolloutKinds,
   storeKinds,
 } from "../../providers/index.ts";
-import { PROVIDER_CODES, ProviderError, REFUSALS } from "../../src/core/errors.ts";
+import { PROVIDER_CODES, REFUSALS } from "../../src/core/errors.ts";
 import { Secret } from "../../src/core/secret.ts";
 import { findKey, madeKey } from "../kit/leak.ts";
-import { tempDir, toolsIn } from "../kit/provider-tools.ts";
+import { tempDir, toolsIn, refusal } from "../kit/provider-tools.ts";
 
 const key = madeKey();
 const soon = () => AbortSignal.timeout(10_000);
@@ -30,15 +30,6 @@ afterEach(async () => await remove());
 const safeParse = (schema: z.core.$ZodType | undefined, value: unknown) =>
   z.safeParse(schema ?? z.never(), value);
 const parse = (schema: z.core.$ZodType | undefined, value: unknown) => z.parse(schema ?? z.never(), value);
-
-const refusal = async (call: Promise<unknown>): Promise<ProviderError> => {
-  const error = await call.then(
-    () => null,
-    (caught: unknown) => caught,
-  );
-  if (error instanceof ProviderError) return error;
-  throw new Error("this call had to be refused, and was not");
-};
 
 describe("built in", () => {
   test("every kind is loaded by its own name, and describes every option for editors", async () => {

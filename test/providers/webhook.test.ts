@@ -5,8 +5,7 @@ import { inspect } from "node:util";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import * as z from "zod/mini";
 import webhook from "../../providers/rollouts/webhook.ts";
-import { ProviderError } from "../../src/core/errors.ts";
-import { toolsIn } from "../kit/provider-tools.ts";
+import { toolsIn, refusal } from "../kit/provider-tools.ts";
 
 type Request = {
   readonly method: string;
@@ -48,14 +47,6 @@ const opened = (timeout = "5s") => {
     { url: `http://127.0.0.1:${port}/hooks/s3cret-path?x=1`, secret, timeout },
     toolsIn("/").tools,
   );
-};
-const refusal = async (call: Promise<unknown>): Promise<ProviderError> => {
-  const error = await call.then(
-    () => null,
-    (caught: unknown) => caught,
-  );
-  if (error instanceof ProviderError) return error;
-  throw new Error("this call had to be refused, and was not");
 };
 
 test("posts what and which, signed over time and body, with the op as the id of every repeat", async () => {
