@@ -3,7 +3,6 @@ import type { LedgerEvent } from "../core/events.ts";
 import type { Fp, Secret } from "../core/secret.ts";
 import { showFp } from "../core/secret.ts";
 import type { Hands } from "./hands.ts";
-import { orElse } from "./interrupt.ts";
 import type { Journal } from "./journal.ts";
 import { isOpen } from "../core/state.ts";
 import type { Keys } from "./keys.ts";
@@ -86,15 +85,8 @@ const rename = async (hands: Hands, journal: Journal, keys: Keys, { name, fp, ke
   }
   const isOver = s.dead.has(fp) || s.forgotten.has(fp);
   const isPending = fp === pendingKey(journal);
-  const isElsewhere = !isPending && (fp === s.current || s.stale.has(fp)) && (await isStored(hands, key));
+  const isElsewhere =
+    !isPending && (fp === s.current || s.stale.has(fp)) && (await keys.isStored(fp, hands.signal));
   if (!isOver && !isElsewhere) await keys.keep(fp, key);
   await hands.escrow.remove(name);
-};
-
-const isStored = async (hands: Hands, key: Secret): Promise<boolean> => {
-  for (const { store } of hands.app.stores) {
-    const stored = await orElse(store.read(hands.signal), null);
-    if (stored?.secret.equals(key)) return true;
-  }
-  return false;
 };

@@ -4,7 +4,6 @@ import { supersededIn } from "../core/rotation.ts";
 import type { Fp } from "../core/secret.ts";
 import type { Revision } from "../ports.ts";
 import { ensureOurs, FRESH_MS } from "./claim.ts";
-import { orElse } from "./interrupt.ts";
 import { asProviderError, type Pass, rotationOf } from "./pass.ts";
 import { usageAfter } from "./usage.ts";
 
@@ -75,17 +74,8 @@ const mayDrop = async (pass: Pass, fp: Fp): Promise<boolean> => {
   const { clock, host } = pass.hands;
   for (;;) {
     const began = clock.monotonic();
-    if (fp === rotationOf(pass).newFp && !(await isStored(pass, fp))) return false;
+    if (fp === rotationOf(pass).newFp && !(await pass.keys.isStored(fp, pass.looking))) return false;
     await ensureOurs(pass.journal, host.claim.inst);
     if (clock.monotonic() - began < FRESH_MS) return true;
   }
-};
-
-const isStored = async (pass: Pass, fp: Fp): Promise<boolean> => {
-  const salt = pass.journal.state().salt ?? "";
-  for (const { store } of pass.hands.app.stores) {
-    const stored = await orElse(store.read(pass.looking), null);
-    if (stored?.secret.fingerprint(salt) === fp) return true;
-  }
-  return false;
 };

@@ -12,6 +12,8 @@ export type Keys = {
   find(fp: Fp): Promise<Secret | null>;
   /** Makes sure that escrow holds it. @returns false where that was known already */
   keep(fp: Fp, key: Secret): Promise<boolean>;
+  /** Whether a store shows it now. */
+  isStored(fp: Fp, signal: AbortSignal): Promise<boolean>;
   /** Takes it out of escrow. */
   drop(fp: Fp): Promise<void>;
   /** When this process last saw each key accepted by IMKIT, RFC 3339. */
@@ -22,14 +24,17 @@ export type Keys = {
 
 export const openKeys = (hands: Hands, journal: Journal): Keys => {
   const known = new Map<Fp, Secret>();
-  /** Since which end of a rotation: that one took out of escrow what nobody needed any more, whoever made it. */
-  const kept = new Map<Fp, string | null>();
-  const ended = (): string | null => journal.state().lastEnded?.rotation ?? null;
+  /** As of which rotation: its end takes out of escrow what nobody needs any more, whoever brings it about. */
+  const kept = new Map<Fp, string>();
+  const epoch = (): string => {
+    const r = journal.state().rotation;
+    return `${r?.id} ${r?.ended}`;
+  };
 
-  const fromStores = async (fp: Fp): Promise<Secret | null> => {
+  const fromStores = async (fp: Fp, signal = hands.signal): Promise<Secret | null> => {
     const salt = journal.state().salt ?? "";
     for (const { store } of hands.app.stores) {
-      const stored = await orElse(store.read(hands.signal), null);
+      const stored = await orElse(store.read(signal), null);
       if (stored?.secret.fingerprint(salt) === fp) return stored.secret;
     }
     return null;
@@ -45,9 +50,10 @@ export const openKeys = (hands: Hands, journal: Journal): Keys => {
   const get = async (fp: Fp): Promise<Secret | null> => {
     const cached = known.get(fp);
     if (cached) return cached;
+    const since = epoch();
     try {
       const escrowed = await hands.escrow.get(fp);
-      if (escrowed) kept.set(fp, ended());
+      if (escrowed) kept.set(fp, since);
       const key = escrowed ?? (await fromStores(fp));
       if (key) known.set(fp, key);
       return key;
@@ -69,12 +75,13 @@ export const openKeys = (hands: Hands, journal: Journal): Keys => {
       }),
     keep: async (fp, key) => {
       known.set(fp, key);
-      const since = ended();
-      if (kept.has(fp) && kept.get(fp) === since) return false;
+      const since = epoch();
+      if (kept.get(fp) === since) return false;
       if (!(await holds(fp))) await hands.escrow.put(fp, key);
       kept.set(fp, since);
       return true;
     },
+    isStored: async (fp, signal) => (await fromStores(fp, signal)) !== null,
     drop: async (fp) => {
       kept.delete(fp);
       await hands.escrow.remove(fp);

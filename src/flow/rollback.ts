@@ -1,9 +1,9 @@
 import { RotatorError } from "../core/errors.ts";
 import { type Fp, showFp } from "../core/secret.ts";
 import { type AppState, isOpen, unproved } from "../core/state.ts";
-import { awaitFree } from "./claim.ts";
+import { awaitFree, ensureOurs, takenOver } from "./claim.ts";
 import type { Hands } from "./hands.ts";
-import { type Journal, openJournal } from "./journal.ts";
+import { type Journal, openJournal, Superseded } from "./journal.ts";
 import { type Keys, openKeys } from "./keys.ts";
 import { pendingKey, settle } from "./open.ts";
 import { examine } from "./probing.ts";
@@ -30,25 +30,40 @@ export const rollback = async (hands: Hands, options: RollbackOptions): Promise<
   await prepare(hands, journal, keys);
   const id = journal.state().rotation?.id ?? null;
   await settle(journal, async () => {
+    await awaitFree(hands, journal, options.waitMs);
     const s = journal.state();
     const r = isOpen(s) ? s.rotation : null;
     if (r === null || r.id !== id || r.rolledBack) return [];
     const to = await wayBack(hands, s, keys, options.acceptLeaked);
     if (r.newFp === null && r.intents.size === 0)
       return [
+        // The next rotation may want in escrow what this one takes out.
+        { type: "claimed", ...hands.host.claim, rotation: r.id },
         { type: "abandoned", rotation: r.id, why: "the leak was taken back before anything was written" },
       ];
     return [{ type: "rollback-requested", rotation: r.id, to }];
   });
-  if (journal.state().rotation?.ended === "abandoned") await clearEscrow(hands, journal, keys);
+  const { rotation, claim } = journal.state();
+  if (rotation?.ended === "abandoned" && claim?.inst === hands.host.claim.inst)
+    await clearEscrow(hands, journal, keys);
   return work(hands, journal, keys, { ...options, confirm: false }, id, writtenAt);
 };
 
-/** The key in use is in the stores, and no rotation needs it in escrow any more. */
+/** The key in use leaves escrow when a store shows it and no rotation needs it there any more. */
 const clearEscrow = async (hands: Hands, journal: Journal, keys: Keys): Promise<void> => {
-  const s = journal.state();
-  for (const fp of await hands.escrow.list())
-    if (fp === s.current && fp !== pendingKey(journal) && !unproved(s).includes(fp)) await keys.drop(fp);
+  const { inst } = hands.host.claim;
+  try {
+    for (const fp of await hands.escrow.list()) {
+      if (fp !== journal.state().current || !(await keys.isStored(fp, hands.signal))) continue;
+      await ensureOurs(journal, inst);
+      const s = journal.state();
+      if (fp === s.current && fp !== pendingKey(journal) && !unproved(s).includes(fp)) await keys.drop(fp);
+    }
+  } catch (error) {
+    throw error instanceof Superseded ? takenOver(hands.app.name) : error;
+  } finally {
+    await settle(journal, () => (journal.state().claim?.inst === inst ? [{ type: "released", inst }] : []));
+  }
 };
 
 /** The key to go back to. @throws RotatorError ROLLBACK_REFUSED */

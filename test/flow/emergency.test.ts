@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { phaseOf } from "../../src/core/outcome.ts";
 import { nextSteps } from "../../src/core/steps.ts";
-import type { AppState } from "../../src/core/state.ts";
+import { type AppState, unproved } from "../../src/core/state.ts";
 import { firstKey, type Story, stores, tell, workload } from "./story.ts";
 
 const alarm = {};
@@ -104,6 +104,68 @@ describe("an emergency", () => {
       expect(state.rotation).toMatchObject({ ended: "done", mode: "replace" });
       expect(w.events("proof")).toHaveLength(1);
       expect([...w.escrow.blobs]).toEqual([]);
+    });
+  });
+
+  test("a false alarm is taken back while a stranger's key is in the only store: the one in use stays in escrow", async () => {
+    await tell({}, async (w) => {
+      const [key, strange] = [firstKey(w), w.key()];
+      await w.rotate({ alarm });
+      const store = w.stores.get("a");
+      if (store !== undefined) store.value = strange;
+      expect((await w.rollback(true)).says).toBe("idle");
+      expect([...w.escrow.blobs.values()]).toEqual([key]);
+      if (store !== undefined) store.value = key;
+      await w.rotate({ alarm });
+      await w.rollback(true);
+      expect([...w.escrow.blobs]).toEqual([]);
+    });
+  });
+
+  test.each([20_000, 100_000])(
+    "taken back by a process that is stopped for %i ms anywhere: the next rotation keeps its old key",
+    async (pauseMs) => {
+      for (let isReached = true, pauseAt = 1; isReached; pauseAt++) {
+        isReached = await tell({}, async (w) => {
+          await w.rotate({ alarm });
+          const next = async (): Promise<string> => {
+            await w.sleep(5_000);
+            await w.stage(w.key());
+            return (await w.rotate({ waitMs: 300_000 })).says;
+          };
+          const [back, says] = await Promise.all([w.rollback(true, { pauseAt, pauseMs }), next()]);
+          const isAsleep = w.log.some((line) => line.includes("is stopped for"));
+          const isLost = (fp: string): boolean =>
+            !w.escrow.blobs.has(fp) && !Object.values(w.values()).some((v) => v !== null && w.fpOf(v) === fp);
+          const lost = unproved(w.state()).filter(isLost);
+          expect({ pauseAt, back: back.says, says, lost }).toEqual({
+            pauseAt,
+            back: back.says,
+            says: "waiting-revoke",
+            lost: [],
+          });
+          return isAsleep;
+        });
+      }
+    },
+  );
+
+  test("what one process kept, and another took out when the leak was taken back, is kept again", async () => {
+    await tell({}, async (w) => {
+      await w.rotate({ alarm });
+      const key = firstKey(w);
+      const fp = w.fpOf(key);
+      await w.command("keeper", async (hands) => {
+        const journal = await w.product.openJournal(hands);
+        const keys = w.product.openKeys(hands, journal);
+        const secret = await keys.get(fp);
+        await w.rollback(true);
+        expect(w.escrow.blobs.has(fp)).toBe(false);
+        await journal.refresh();
+        expect(secret === null ? null : await keys.keep(fp, secret)).toBe(true);
+        expect(w.escrow.blobs.has(fp)).toBe(true);
+        return null;
+      });
     });
   });
 

@@ -49,7 +49,7 @@ export type Story = World & {
     change?: { readonly waive?: string; readonly waitMs?: number; readonly key?: string },
     fate?: Partial<Fate>,
   ) => Promise<Step>;
-  readonly rollback: (acceptLeaked?: boolean) => Promise<Step>;
+  readonly rollback: (acceptLeaked?: boolean, fate?: Partial<Fate>) => Promise<Step>;
   readonly discard: (forget?: boolean) => Promise<Step>;
   readonly adopt: (text: string | null) => Promise<Step>;
   readonly key: () => string;
@@ -154,19 +154,23 @@ export const tell = async <T>(
           }),
         { ...NO_FATE, ...fate },
       ),
-    rollback: (acceptLeaked = false) =>
-      run("rollback", (hands) => {
-        if (acceptLeaked) world.checks.acceptsLeaked(hands.host.claim.inst);
-        return product.rollback(hands, {
-          reason: null,
-          ticket: null,
-          drop: [],
-          restarted: false,
-          acceptApp: null,
-          waitMs: 0,
-          acceptLeaked,
-        });
-      }),
+    rollback: (acceptLeaked = false, fate = {}) =>
+      run(
+        "rollback",
+        (hands) => {
+          if (acceptLeaked) world.checks.acceptsLeaked(hands.host.claim.inst);
+          return product.rollback(hands, {
+            reason: null,
+            ticket: null,
+            drop: [],
+            restarted: false,
+            acceptApp: null,
+            waitMs: 0,
+            acceptLeaked,
+          });
+        },
+        { ...NO_FATE, ...fate },
+      ),
     discard: (forget = false) =>
       run("discard", async (hands) => {
         await product.discard(hands, forget);
