@@ -157,6 +157,7 @@ export const work = async (
   const fresh = freshKeyPatience(hands);
   let worked = mine;
   let first = true;
+  let lost: readonly Fp[] = [];
   let { confirm, restarted, follows = false } = options;
   for (;;) {
     if (worked === null || isOpen(journal.state()))
@@ -172,9 +173,8 @@ export const work = async (
     // While it waits a probe, which writes nothing, comes before the next triads.
     confirm = false;
     if (hands.signal.aborted) break;
-    // What is said to a person is said of the ledger as it is now, not as it was before a long look.
     const before = { phase: phaseOf(journal.state()), entries: journal.entries() };
-    await journal.refresh();
+    lost = await lookForLost(journal, keys);
     if (journal.entries() !== before.entries && mayGoOn(journal.state(), before.phase)) continue;
     await settle(journal, () => waitingNews(hands, journal));
     const phase = phaseOf(journal.state());
@@ -188,20 +188,28 @@ export const work = async (
     if (left <= 0) break;
     const again = fresh(journal.state(), phase);
     if (!WAITS.includes(phase) && again === null) break;
-    const lost = await orElse(lostKeys(journal, keys), []);
     if (again === null && (await options.waiting?.(phase, journal.state(), lost))) break;
     await watchLedger(hands, journal, Math.min(again ?? POLL_MS, left));
   }
   await sayStillAccepted(journal, keys);
-  const lost = hands.signal.aborted ? [] : await lostKeys(journal, keys);
   return {
     state: journal.state(),
     phase: phaseOf(journal.state()),
     worked,
     head: journal.head(),
     ends,
-    lost,
+    lost: hands.signal.aborted ? [] : lost,
   };
+};
+
+/** What is said to a person is said of the ledger as it is now, not as it was before a long look. */
+const lookForLost = async (journal: Journal, keys: Keys): Promise<readonly Fp[]> => {
+  for (;;) {
+    const before = journal.entries();
+    const lost = await orElse(lostKeys(journal, keys), []);
+    await journal.refresh();
+    if (journal.entries() === before) return lost;
+  }
 };
 
 const lostKeys = async (journal: Journal, keys: Keys): Promise<readonly Fp[]> => {

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { blackoutOf } from "../../src/core/exposure.ts";
 import type { App } from "../../src/flow/hands.ts";
-import type { Platform } from "../../src/ports.ts";
+import type { Platform, Store } from "../../src/ports.ts";
 import { firstKey, type Story, stores, tell, workload } from "./story.ts";
 
 const alarm = {};
@@ -332,4 +332,40 @@ describe("what is on record of a leaked key", () => {
       expect(w.events("observed").at(-1)).toMatchObject({ what: "verdict" });
     });
   });
+});
+
+test("another key that is staged while the stores are read: nobody is told to revoke before they hold it", async () => {
+  let told = 0;
+  for (let isReached = true, at = 1; isReached; at++) {
+    isReached = await tell({}, async (w) => {
+      await w.stage(w.key());
+      await w.rotate();
+      // The old key has to be looked for, in the stores too.
+      w.escrow.lose(w.fpOf(firstKey(w)));
+      const next = w.key();
+      let reads = 0;
+      const staging = (store: Store): Store => ({
+        ...store,
+        read: async (signal) => {
+          reads += 1;
+          if (reads === at) await w.stage(next, true);
+          return store.read(signal);
+        },
+      });
+      const app = (it: App): App => ({
+        ...it,
+        stores: it.stores.map(({ plan, store }) => ({ plan, store: staging(store) })),
+      });
+      const isTold = (await w.rotate({ app })).says === "waiting-revoke";
+      const isThere = w.values()["a"] === next;
+      expect({ at, isTold, isThere: isThere || reads < at || !isTold }).toEqual({
+        at,
+        isTold,
+        isThere: true,
+      });
+      told += isTold ? 1 : 0;
+      return reads >= at;
+    });
+  }
+  expect(told).toBeGreaterThan(1);
 });
