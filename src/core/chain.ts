@@ -98,7 +98,8 @@ export const seal = (body: EntryBody): Sealed => {
   const h = hashOf(Buffer.from(r, "latin1"));
   const line = Buffer.from(`{"h":"${h}","r":${r}}\n`, "latin1");
   if (line.length > MAX_LINE) throw new Error("ledger entry over 16 KiB");
-  return { h, line, entry: { ...(mapText(JSON.parse(r), decodeText) as EntryBody), h } };
+  const read: unknown = JSON.parse(r);
+  return { h, line, entry: { ...((r.includes("%") ? mapText(read, decodeText) : read) as EntryBody), h } };
 };
 
 /** What one line holds. `h` is the hash that it states, also when something else is wrong with it. */

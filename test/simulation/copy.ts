@@ -37,11 +37,13 @@ const inspectOnce = (bytes: Uint8Array): Line => {`,
   },
   {
     file: "core/chain.ts",
-    find: "  return { h, line, entry: { ...(mapText(JSON.parse(r), decodeText) as EntryBody), h } };",
-    put: `  if (r.includes("%")) return { h, line, entry: { ...(mapText(JSON.parse(r), decodeText) as EntryBody), h } };
-  const entry = { ...(stored as Entry), h };
-  seen.set(line, { problem: null, h, entry });
-  return { h, line, entry };`,
+    find: "const read: unknown = JSON.parse(r);",
+    put: `if (!r.includes("%")) {
+    const entry = { ...(stored as Entry), h };
+    seen.set(line, { problem: null, h, entry });
+    return { h, line, entry };
+  }
+  const read: unknown = JSON.parse(r);`,
   },
   // A getter that stands in an object literal gets a hidden class of its own each time, which keeps its world from the garbage collector.
   { file: "flow/loop.ts", find: "get run() { return number; },", put: "run: number," },
