@@ -20,6 +20,8 @@ import { makeFolder } from "./make-folder.ts";
 
 /** What the name of a file begins with that is not whole yet. */
 export const TEMPORARY = ".tmp-";
+const own = randomBytes(12).toString("hex");
+let named = 0;
 const DAY_MS = 86_400_000;
 
 /** The system's name for an error, e.g. ENOENT, or "" where it has none; its text is dropped. */
@@ -102,6 +104,12 @@ export const makeFolderDurably = async (dir: string): Promise<boolean> => {
   }
 };
 
+/** A name in that folder that no other process and no other call gives to a file. */
+export const temporaryIn = (dir: string, what = ""): string => {
+  named += 1;
+  return join(dir, `${TEMPORARY}${what}${own}${named.toString(16).padStart(8, "0")}`);
+};
+
 /**
  * Durable 0600 file, complete or not there at all.
  * @param mode `replace` whatever has that name, or `keep` it: then nothing is written and the answer is false.
@@ -112,7 +120,7 @@ export const writePrivate = async (
   bytes: Uint8Array | string,
   mode: "replace" | "keep",
 ): Promise<boolean> => {
-  const temporary = join(dir, `${TEMPORARY}${name}-${randomBytes(8).toString("hex")}`);
+  const temporary = temporaryIn(dir, `${name}-`);
   let isMoved = false;
   try {
     await writeNew(temporary, typeof bytes === "string" ? Buffer.from(bytes) : bytes);

@@ -1,4 +1,3 @@
-import { randomBytes } from "node:crypto";
 import {
   accessSync,
   constants,
@@ -22,7 +21,7 @@ import {
   removeStale,
   sync,
   syncFolder,
-  TEMPORARY,
+  temporaryIn,
   whyNoFiles,
   writeNew,
 } from "../disk.ts";
@@ -166,7 +165,7 @@ const requireEntry = (dir: string, seq: number): void => {
 };
 
 const createEntry = async (dir: string, seq: number, bytes: Uint8Array): Promise<"created" | "exists"> => {
-  const temporary = join(dir, `${TEMPORARY}${randomBytes(12).toString("hex")}`);
+  const temporary = temporaryIn(dir);
   let folder: number | null = null;
   let isRemoved = false;
   try {
