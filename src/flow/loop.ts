@@ -11,7 +11,7 @@ import { hex, type Journal, Moved, Superseded } from "./journal.ts";
 import type { Keys } from "./keys.ts";
 import { type Pass, rotationOf } from "./pass.ts";
 import type { ProofEnd } from "./probing.ts";
-import { settle as decideUntil } from "./open.ts";
+import { runStart, settle as decideUntil } from "./open.ts";
 import { observeStore } from "./push.ts";
 import { type Slots, slotsFor, slotsOf } from "./slots.ts";
 
@@ -21,6 +21,8 @@ export type LoopOptions = {
   /** How long to wait for another rotator's claim. */
   readonly lockWaitMs: number;
   readonly acceptApp: string | null;
+  /** The entry that opened the rotation began this run: the claim is ours. */
+  readonly isBegun: boolean;
   /** What else is to be said in the entry that gives the claim back. */
   readonly parting: () => readonly LedgerEvent[];
 };
@@ -48,7 +50,7 @@ export const runLoop = async (
 ): Promise<ReadonlyMap<Fp, ProofEnd>> => {
   const ends = new Map<Fp, ProofEnd>();
   if (!isOpen(journal.state())) return ends;
-  await awaitFree(hands, journal, options.lockWaitMs);
+  if (!options.isBegun) await awaitFree(hands, journal, options.lockWaitMs);
   if (!isOpen(journal.state())) return ends;
   await startPass(hands, journal, keys, options, ends).run();
   return ends;
@@ -67,20 +69,22 @@ const startPass = (
   const { clock } = hands;
   const { inst } = hands.host.claim;
   const stop = new AbortController();
+  const look = new AbortController();
   const running = new Map<string, Promise<void>>();
   const memory: Memory = { tried: new Set(), probedAt: null };
   const late: Late[] = [];
   let failure: Error | null = null;
-  let claimed = false;
+  let wake = (): void => {};
+  let claimed = options.isBegun;
   let slots: Slots = slotsOf(new Map());
-  let number = rotationOf({ journal }).run + 1;
+  let number = rotationOf({ journal }).run + (claimed ? 0 : 1);
   const pass: Pass = {
     hands,
     journal,
     keys,
     acceptApp: options.acceptApp,
     signal: stop.signal,
-    looking: AbortSignal.any([hands.signal, stop.signal]),
+    looking: look.signal,
     ends,
     get run() {
       return number;
@@ -105,10 +109,7 @@ const startPass = (
     if (!isOpen(journal.state())) return true;
     const { run, id } = rotationOf(pass);
     number = run + 1;
-    await journal.decide([
-      { type: "run-started", rotation: id, run: number },
-      { type: "claimed", ...hands.host.claim, rotation: id },
-    ]);
+    await journal.decide(runStart(hands, id, number));
     claimed = true;
     return true;
   };
@@ -154,18 +155,19 @@ const startPass = (
         // It left no fact, as if this process had been killed: what was intended is looked at by the next one.
         if (!isInterrupt(error)) failure ??= asError(error);
       })
-      .finally(() => running.delete(name));
+      .finally(() => {
+        running.delete(name);
+        wake();
+      });
     running.set(name, done);
   };
 
   /** Waits for one action to end; renews the claim and looks up every few seconds meanwhile. */
   const settle = async (): Promise<void> => {
-    const tick = new AbortController();
-    const stopped = new Promise<void>((resolve) => {
-      hands.signal.addEventListener("abort", () => resolve(), { once: true, signal: tick.signal });
-    });
-    await Promise.race([...running.values(), clock.sleep(TICK_MS, tick.signal), stopped]);
-    tick.abort(OVER);
+    if (hands.signal.aborted) return;
+    const nap = new AbortController();
+    wake = () => nap.abort(OVER);
+    await clock.sleep(TICK_MS, nap.signal);
     if (!claimed || failure !== null) return;
     // An emergency may have been declared meanwhile, by somebody who does not wait for us.
     await journal.refresh();
@@ -186,13 +188,13 @@ const startPass = (
     void all.then(() => {
       left = 0;
     });
-    if (failure !== null) stop.abort();
+    if (failure !== null) halt();
     const isLeft = (): boolean => left > 0;
     while (isLeft()) {
       const patience = new AbortController();
       await Promise.race([all, clock.sleep(TICK_MS, patience.signal)]);
       patience.abort(OVER);
-      stop.abort();
+      halt();
       // What does not stop by itself is still ours.
       if (isLeft() && failure === null) await renew().catch(failed);
     }
@@ -209,8 +211,20 @@ const startPass = (
     return "go on";
   };
 
+  const halt = (): void => {
+    stop.abort();
+    look.abort();
+  };
+
+  const heard = (): void => {
+    look.abort(hands.signal.reason);
+    wake();
+  };
+
   const work = async (): Promise<void> => {
     const isFine = (): boolean => failure === null && !hands.signal.aborted;
+    if (hands.signal.aborted) heard();
+    hands.signal.addEventListener("abort", heard);
     while (isFine()) {
       try {
         if ((await turn()) === "over") break;
@@ -219,6 +233,7 @@ const startPass = (
       }
     }
     await drain();
+    hands.signal.removeEventListener("abort", heard);
   };
 
   const release = (parting: () => readonly LedgerEvent[]): Promise<void> =>

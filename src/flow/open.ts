@@ -61,13 +61,33 @@ export type OpenOptions = {
   readonly drop: readonly string[];
 };
 
-/** Opens a rotation for the staged key, or brings the open one's plan in step with the config. */
-export const openRotation = (hands: Hands, journal: Journal, options: OpenOptions): Promise<void> =>
-  settle(journal, () => {
+/**
+ * Opens a rotation for the staged key, or brings the open one's plan in step with the config.
+ * @returns whether the same entry began its first run: this process holds the claim, and has to give it back
+ */
+export const openRotation = async (
+  hands: Hands,
+  journal: Journal,
+  options: OpenOptions,
+): Promise<boolean> => {
+  let isBegun = false;
+  await settle(journal, () => {
     const s = journal.state();
+    isBegun = false;
     if (isOpen(s) && s.rotation !== null) return amendments(hands, s.rotation, options);
-    return s.staged === null ? [] : [openedFor(hands, s, s.staged.fp, options)];
+    if (s.staged === null) return [];
+    const opened = openedFor(hands, s, s.staged.fp, options);
+    isBegun = s.claim === null;
+    return isBegun ? [opened, ...runStart(hands, opened.rotation, 1)] : [opened];
   });
+  return isBegun;
+};
+
+/** One more run of a rotation, with the claim that it needs. */
+export const runStart = (hands: Hands, rotation: string, run: number): readonly LedgerEvent[] => [
+  { type: "run-started", rotation, run },
+  { type: "claimed", ...hands.host.claim, rotation },
+];
 
 /** The plan as the config has it now. Without a new key (null) the rotation waits for one. */
 export const openedFor = (

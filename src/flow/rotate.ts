@@ -133,8 +133,9 @@ const justOver = (hands: Hands, s: AppState, alarm: Alarm): string | null => {
 const lockWaitOf = ({ alarm, follows, waitMs }: WorkOptions): number =>
   alarm === undefined && follows !== true ? waitMs : Number.POSITIVE_INFINITY;
 
-const loopOptions = (hands: Hands, journal: Journal, options: WorkOptions) => ({
+const loopOptions = (hands: Hands, journal: Journal, options: WorkOptions, isBegun = false) => ({
   confirm: options.confirm,
+  isBegun,
   lockWaitMs: lockWaitOf(options),
   acceptApp: options.acceptApp,
   parting: () => waitingNews(hands, journal),
@@ -160,15 +161,16 @@ export const work = async (
   let lost: readonly Fp[] = [];
   let { confirm, restarted, follows = false } = options;
   for (;;) {
-    if (worked === null || isOpen(journal.state()))
-      await openRotation(hands, journal, first ? options : { ...options, drop: [] });
+    const mayOpen = worked === null || isOpen(journal.state());
+    const isBegun =
+      mayOpen && (await openRotation(hands, journal, first ? options : { ...options, drop: [] }));
     first = false;
     const open = isOpen(journal.state()) ? (journal.state().rotation?.id ?? null) : null;
     worked ??= open;
     // Whoever waits beside this one may act on it first.
     if (restarted) follows = await recordRestart(hands, journal, writtenAt);
     restarted = false;
-    const loop = { ...loopOptions(hands, journal, { ...options, follows }), confirm };
+    const loop = { ...loopOptions(hands, journal, { ...options, follows }, isBegun), confirm };
     for (const [fp, end] of await runLoop(hands, journal, keys, loop)) ends.set(fp, end);
     // While it waits a probe, which writes nothing, comes before the next triads.
     confirm = false;
