@@ -199,6 +199,9 @@ export const openJournal = async (hands: Hands): Promise<Journal> => {
     });
 
   await refresh();
+  // What this process lost before it began to follow is no loss of whoever begins now.
+  lost = false;
+  claimedByUs = state.claim?.inst === inst;
   isFollowing = true;
   return {
     state: () => state,

@@ -49,9 +49,11 @@ export const runLoop = async (
   options: LoopOptions,
 ): Promise<ReadonlyMap<Fp, ProofEnd>> => {
   const ends = new Map<Fp, ProofEnd>();
-  if (!isOpen(journal.state())) return ends;
-  if (!options.isBegun) await awaitFree(hands, journal, options.lockWaitMs);
-  if (!isOpen(journal.state())) return ends;
+  if (!options.isBegun) {
+    if (!isOpen(journal.state())) return ends;
+    await awaitFree(hands, journal, options.lockWaitMs);
+    if (!isOpen(journal.state())) return ends;
+  }
   await startPass(hands, journal, keys, options, ends).run();
   return ends;
 };

@@ -76,16 +76,18 @@ export const tell = async <T>(
   scenario: {
     readonly stores?: readonly TrueStore[];
     readonly workloads?: readonly TrueWorkload[];
+    readonly seed?: number;
   } & Partial<Scenario>,
   telling: (story: Story) => Promise<T>,
 ): Promise<T> => {
+  const { seed = 7, ...changes } = scenario;
   const base = quiet(scenario.stores ?? stores("a"), scenario.workloads ?? [workload("none")]);
   const world = makeWorld({
     product,
     sound: product,
-    seed: 7,
+    seed,
     traced: true,
-    change: () => ({ ...base, ...scenario }),
+    change: () => ({ ...base, ...changes }),
   });
 
   const run = async (
