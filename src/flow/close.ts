@@ -69,13 +69,22 @@ const retireSuperseded = async (pass: Pass): Promise<void> => {
   );
 };
 
-/** The new key leaves escrow only while a store shows it, and a process that slept since it looked looks again. */
-const mayDrop = async (pass: Pass, fp: Fp): Promise<boolean> => {
-  const { clock, host } = pass.hands;
+/** The new key leaves escrow only while a store shows it. */
+const mayDrop = (pass: Pass, fp: Fp): Promise<boolean> => maySpare(pass, fp, fp === rotationOf(pass).newFp);
+
+/**
+ * Right before a key leaves escrow: the claim is ours, and where a store has to show the key it does. A process that slept since it looked
+ * looks again.
+ */
+export const maySpare = async (
+  { hands, journal, keys, looking }: Pick<Pass, "hands" | "journal" | "keys" | "looking">,
+  fp: Fp,
+  mustShow: boolean,
+): Promise<boolean> => {
   for (;;) {
-    const began = clock.monotonic();
-    if (fp === rotationOf(pass).newFp && !(await pass.keys.isStored(fp, pass.looking))) return false;
-    await ensureOurs(pass.journal, host.claim.inst);
-    if (clock.monotonic() - began < FRESH_MS) return true;
+    const began = hands.clock.monotonic();
+    if (mustShow && !(await keys.isStored(fp, looking))) return false;
+    await ensureOurs(journal, hands.host.claim.inst);
+    if (hands.clock.monotonic() - began < FRESH_MS) return true;
   }
 };

@@ -1,8 +1,10 @@
 import { RotatorError } from "../core/errors.ts";
 import { type Fp, showFp } from "../core/secret.ts";
 import { type AppState, isOpen, unproved } from "../core/state.ts";
-import { awaitFree, ensureOurs, takenOver } from "./claim.ts";
+import { awaitFree, takenOver } from "./claim.ts";
+import { maySpare } from "./close.ts";
 import type { Hands } from "./hands.ts";
+import { isInterrupt } from "./interrupt.ts";
 import { type Journal, openJournal, Superseded } from "./journal.ts";
 import { type Keys, openKeys } from "./keys.ts";
 import { pendingKey, settle } from "./open.ts";
@@ -24,13 +26,15 @@ export const rollback = async (hands: Hands, options: RollbackOptions): Promise<
   const journal = await openJournal(hands);
   if (!isOpen(journal.state())) return null;
   const writtenAt = journal.state().rotation?.wroteAt ?? 0;
-  if (journal.state().claim !== null) await awaitFree(hands, journal, options.waitMs);
+  const until = hands.clock.monotonic() + options.waitMs;
+  const left = (): number => Math.max(0, until - hands.clock.monotonic());
+  if (journal.state().claim !== null) await awaitFree(hands, journal, left());
   const keys = openKeys(hands, journal);
   if (!isOpen(journal.state())) return null;
   await prepare(hands, journal, keys);
   const id = journal.state().rotation?.id ?? null;
   await settle(journal, async () => {
-    await awaitFree(hands, journal, options.waitMs);
+    await awaitFree(hands, journal, left());
     const s = journal.state();
     const r = isOpen(s) ? s.rotation : null;
     if (r === null || r.id !== id || r.rolledBack) return [];
@@ -45,24 +49,31 @@ export const rollback = async (hands: Hands, options: RollbackOptions): Promise<
   });
   const { rotation, claim } = journal.state();
   if (rotation?.ended === "abandoned" && claim?.inst === hands.host.claim.inst)
-    await clearEscrow(hands, journal, keys);
-  return work(hands, journal, keys, { ...options, confirm: false }, id, writtenAt);
+    await clearEscrow(hands, journal, keys, rotation.id);
+  return work(hands, journal, keys, { ...options, waitMs: left(), confirm: false }, id, writtenAt);
 };
 
-/** The key in use leaves escrow when a store shows it and no rotation needs it there any more. */
-const clearEscrow = async (hands: Hands, journal: Journal, keys: Keys): Promise<void> => {
+/**
+ * The key in use leaves escrow while a store shows it and no rotation needs it there any more. Told to stop, it stays: the next rotation takes
+ * it out.
+ */
+const clearEscrow = async (hands: Hands, journal: Journal, keys: Keys, rotation: string): Promise<void> => {
   const { inst } = hands.host.claim;
+  const pass = { hands, journal, keys, looking: hands.signal };
+  const isOver = (fp: Fp): boolean => {
+    const s = journal.state();
+    return fp === s.current && fp !== pendingKey(journal) && !unproved(s).includes(fp);
+  };
   try {
-    for (const fp of await hands.escrow.list()) {
-      if (fp !== journal.state().current || !(await keys.isStored(fp, hands.signal))) continue;
-      await ensureOurs(journal, inst);
-      const s = journal.state();
-      if (fp === s.current && fp !== pendingKey(journal) && !unproved(s).includes(fp)) await keys.drop(fp);
-    }
+    for (const fp of await hands.escrow.list())
+      if (isOver(fp) && (await maySpare(pass, fp, true)) && isOver(fp)) await keys.drop(fp);
   } catch (error) {
-    throw error instanceof Superseded ? takenOver(hands.app.name) : error;
+    if (error instanceof Superseded) throw takenOver(hands.app.name);
+    if (!isInterrupt(error)) throw error;
   } finally {
-    await settle(journal, () => (journal.state().claim?.inst === inst ? [{ type: "released", inst }] : []));
+    await settle(journal, () =>
+      journal.state().claim?.inst === inst ? [{ type: "released", inst, rotation }] : [],
+    ).catch(() => {});
   }
 };
 

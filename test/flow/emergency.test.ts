@@ -122,33 +122,73 @@ describe("an emergency", () => {
     });
   });
 
-  test.each([20_000, 100_000])(
-    "taken back by a process that is stopped for %i ms anywhere: the next rotation keeps its old key",
-    async (pauseMs) => {
-      for (let isReached = true, pauseAt = 1; isReached; pauseAt++) {
-        isReached = await tell({}, async (w) => {
+  describe("taken back by a process that is stopped anywhere", () => {
+    const isNowhere = (w: Story, fp: string): boolean =>
+      !w.escrow.blobs.has(fp) &&
+      !Object.values(w.values()).some((text) => text !== null && w.fpOf(text) === fp);
+    const isReached = (w: Story): boolean =>
+      w.log.some((line) => line.includes("is stopped for") || line.includes("is told to stop"));
+    /** For each call of the rollback, until there is no such call. */
+    const atEachCall = async (
+      seed: number,
+      story: (w: Story, at: number) => Promise<void>,
+    ): Promise<void> => {
+      for (let isMore = true, at = 1; isMore; at++) {
+        isMore = await tell({ seed }, async (w) => {
           await w.rotate({ alarm });
+          await story(w, at);
+          return isReached(w);
+        });
+      }
+    };
+
+    test.each([2, 5, 6, 7, 8])("the next rotation keeps its old key (world %i)", async (seed) => {
+      for (const pauseMs of [20_000, 100_000])
+        await atEachCall(seed, async (w, pauseAt) => {
           const next = async (): Promise<string> => {
             await w.sleep(5_000);
             await w.stage(w.key());
             return (await w.rotate({ waitMs: 300_000 })).says;
           };
-          const [back, says] = await Promise.all([w.rollback(true, { pauseAt, pauseMs }), next()]);
-          const isAsleep = w.log.some((line) => line.includes("is stopped for"));
-          const isLost = (fp: string): boolean =>
-            !w.escrow.blobs.has(fp) && !Object.values(w.values()).some((v) => v !== null && w.fpOf(v) === fp);
-          const lost = unproved(w.state()).filter(isLost);
-          expect({ pauseAt, back: back.says, says, lost }).toEqual({
+          const [, says] = await Promise.all([w.rollback(true, { pauseAt, pauseMs }), next()]);
+          const lost = unproved(w.state()).filter((fp) => isNowhere(w, fp));
+          expect({ pauseAt, says, lost, claim: w.state().claim }).toEqual({
             pauseAt,
-            back: back.says,
             says: "waiting-revoke",
             lost: [],
+            claim: null,
           });
-          return isAsleep;
         });
-      }
-    },
-  );
+    });
+
+    test("the key in use does not leave escrow once the store that showed it is overwritten", () =>
+      atEachCall(7, async (w, pauseAt) => {
+        const store = w.stores.get("a");
+        const strange = w.key();
+        const meddle = async (): Promise<void> => {
+          await w.sleep(50_000);
+          if (store !== undefined) w.edit(store, strange);
+        };
+        await Promise.all([w.rollback(true, { pauseAt, pauseMs: 100_000 }), meddle()]);
+        const line = (part: string): number => w.log.findIndex((each) => each.includes(part));
+        const isLate = line("drops") > line("somebody puts");
+        expect({ pauseAt, isLate, claim: w.state().claim }).toEqual({ pauseAt, isLate: false, claim: null });
+      }));
+
+    test("told to stop after it was taken back, it says so, and the next rotation clears escrow", () =>
+      atEachCall(7, async (w, stopAt) => {
+        const { says } = await w.rollback(true, { stopAt });
+        const isBack = w.state().rotation?.ended === "abandoned";
+        expect({ stopAt, says }).toEqual({ stopAt, says: isBack ? "idle" : "INTERRUPTED" });
+        expect(w.state().claim).toBeNull();
+        if (!isBack) await w.rollback(true);
+        await w.stage(w.key());
+        await w.rotate();
+        w.imkit.revoke(firstKey(w));
+        await w.confirm();
+        expect([...w.escrow.blobs]).toEqual([]);
+      }));
+  });
 
   test("what one process kept, and another took out when the leak was taken back, is kept again", async () => {
     await tell({}, async (w) => {
