@@ -11,7 +11,6 @@ import { freshKeyPatience } from "./fresh-key.ts";
 import type { Hands } from "./hands.ts";
 import { type Journal, openJournal } from "./journal.ts";
 import { type Keys, openKeys } from "./keys.ts";
-import { orElse } from "./interrupt.ts";
 import { runLoop } from "./loop.ts";
 import { isHeld, recordRestart } from "./restart.ts";
 import { ensureGenesis, type OpenOptions, openRotation, pendingKey, settle } from "./open.ts";
@@ -177,6 +176,7 @@ export const work = async (
     if (hands.signal.aborted) break;
     const before = { phase: phaseOf(journal.state()), entries: journal.entries() };
     lost = await lookForLost(journal, keys);
+    if (hands.signal.aborted) break;
     if (journal.entries() !== before.entries && mayGoOn(journal.state(), before.phase)) continue;
     await settle(journal, () => waitingNews(hands, journal));
     const phase = phaseOf(journal.state());
@@ -204,13 +204,14 @@ export const work = async (
   };
 };
 
-/** What is said to a person is said of the ledger as it is now, not as it was before a long look. */
+/** What is said to a person is said of the ledger as it is now, not as it was before a long look. Nothing when it was told to stop. */
 const lookForLost = async (journal: Journal, keys: Keys): Promise<readonly Fp[]> => {
   for (;;) {
-    const before = journal.entries();
-    const lost = await orElse(lostKeys(journal, keys), []);
+    const phase = phaseOf(journal.state());
+    const lost = await lostKeys(journal, keys).catch(() => []);
     await journal.refresh();
-    if (journal.entries() === before) return lost;
+    const left = unproved(journal.state());
+    if (phaseOf(journal.state()) === phase) return lost.filter((fp) => left.includes(fp));
   }
 };
 

@@ -69,9 +69,36 @@ describe("told to stop at any call, nothing is written down because of that", ()
         }),
       });
       await w.rotate({ app: endless }, { stopAt: 60 });
+      const told = w.log.findLast((line) => line.includes("is told to stop")) ?? "";
+      expect(w.time.now() - Number.parseFloat(told) * 1_000).toBeLessThan(11_000);
       expect(w.events("result")).toMatchObject([{ outcome: "unknown", code: "INTERRUPTED" }]);
       expect((await w.rotate()).says).toBe("waiting-revoke");
       expect(w.events("observed")).toContainEqual(expect.objectContaining({ code: "NOT_APPLIED" }));
+    });
+  });
+
+  test("a ledger that fails ends what looks, too", async () => {
+    await tell({ stores: stores("a", "m~"), workloads: [workload("none")] }, async (w) => {
+      await w.stage(w.key());
+      let looks = 0;
+      const endless = (app: App): App => ({
+        ...app,
+        stores: app.stores.map(({ plan, store }) => {
+          const read: Store["read"] = async (signal) => {
+            if (plan.write || w.events("result").length === 0) return store.read(signal);
+            looks += 1;
+            await new Promise<void>((resolve) => {
+              signal.addEventListener("abort", () => resolve());
+            });
+            throw new w.product.RotatorError("INTERRUPTED");
+          };
+          return { plan, store: { ...store, read } };
+        }),
+      });
+      const failing = w.sleep(60_000).then(() => w.ledger.failAt(1, false));
+      const { says } = await w.rotate({ app: endless });
+      await failing;
+      expect({ says, isLooking: looks > 0 }).toEqual({ says: "LEDGER_UNWRITABLE", isLooking: true });
     });
   });
 
