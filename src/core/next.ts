@@ -82,7 +82,7 @@ const decide = (s: AppState, run: Run): readonly Action[] => {
   if (workLeft(r)) {
     if (r.verified?.run !== run.number) return [{ do: "verify" }];
     if (!r.verified.ok || (r.sameApp === "different" && !r.acceptedApp)) return NOTHING;
-    if (r.preflightRun !== run.number) return [{ do: "preflight" }];
+    if (!allAsked(r, run)) return [{ do: "preflight" }];
     if (preflightFailed(r)) return NOTHING;
   }
   const writes = isUrgent(s, r) ? storeActions(r, run) : together(r, run, storeActions(r, run));
@@ -205,6 +205,13 @@ export const storesDone = (r: Rotation): boolean =>
   [...r.stores.values()].every((s) => (s.required ? holdsNew(s) : s.open === null || s.state === "dropped"));
 export const rolloutsDone = (r: Rotation): boolean =>
   [...r.rollouts.values()].every((w) => (w.required ? isDone(w) : w.open === null || w.state === "dropped"));
+
+/** Also what was added to the plan while the others were asked. */
+const allAsked = (r: Rotation, run: Run): boolean =>
+  r.preflightRun === run.number &&
+  [...r.stores.values(), ...r.rollouts.values()].every(
+    (t) => t.state === "dropped" || t.preflight?.run === run.number,
+  );
 
 /** Something has to be written or restarted by us. */
 export const workLeft = (r: Rotation): boolean =>

@@ -12,6 +12,8 @@ export type Keys = {
   find(fp: Fp): Promise<Secret | null>;
   /** Makes sure that escrow holds it. @returns false where that was known already */
   keep(fp: Fp, key: Secret): Promise<boolean>;
+  /** `keep` for those that this process has in hand. */
+  keepKnown(fps: readonly Fp[]): Promise<boolean>;
   /** Whether a store shows it now. */
   isStored(fp: Fp, signal: AbortSignal): Promise<boolean>;
   /** Takes it out of escrow. */
@@ -66,21 +68,30 @@ export const openKeys = (hands: Hands, journal: Journal): Keys => {
     }
   };
 
+  const keep = async (fp: Fp, key: Secret): Promise<boolean> => {
+    known.set(fp, key);
+    const since = epoch();
+    if (kept.get(fp) === since) return false;
+    if (!(await holds(fp))) await hands.escrow.put(fp, key);
+    kept.set(fp, since);
+    return true;
+  };
+
   return {
     get,
+    keep,
+    keepKnown: async (fps) => {
+      const inHand = fps.flatMap((fp) => {
+        const key = known.get(fp);
+        return key === undefined ? [] : [keep(fp, key)];
+      });
+      return (await Promise.all(inHand)).includes(true);
+    },
     find: (fp) =>
       get(fp).catch((error: unknown) => {
         if (error instanceof RotatorError && error.code === "ESCROW_FAILED") return null;
         throw error;
       }),
-    keep: async (fp, key) => {
-      known.set(fp, key);
-      const since = epoch();
-      if (kept.get(fp) === since) return false;
-      if (!(await holds(fp))) await hands.escrow.put(fp, key);
-      kept.set(fp, since);
-      return true;
-    },
     isStored: async (fp, signal) => (await fromStores(fp, signal)) !== null,
     drop: async (fp) => {
       kept.delete(fp);

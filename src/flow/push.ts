@@ -1,7 +1,7 @@
 import { ProviderError } from "../core/errors.ts";
 import type { LedgerEvent } from "../core/events.ts";
 import type { Fp, Secret } from "../core/secret.ts";
-import type { AppState } from "../core/state.ts";
+import { type AppState, unproved } from "../core/state.ts";
 import type { Check, Store, Stored } from "../ports.ts";
 import { ensureOurs } from "./claim.ts";
 import { isInterrupt, orElse } from "./interrupt.ts";
@@ -146,8 +146,9 @@ const writeOnce = async (pass: Pass, w: Write): Promise<"written" | "moved" | "c
 const mayStart = async (pass: Pass, { seen, intent }: Write): Promise<boolean> => {
   const { journal, hands } = pass;
   await ensureOurs(journal, hands.host.claim.inst);
-  // What stands there may have been called an old key a moment ago.
-  if (await keepOld(pass, seen)) await ensureOurs(journal, hands.host.claim.inst);
+  // What stands there may have been called an old key a moment ago; and what a store shows may be older than what it holds.
+  const isKept = [await keepOld(pass, seen), await pass.keys.keepKnown(unproved(journal.state()))];
+  if (isKept.includes(true)) await ensureOurs(journal, hands.host.claim.inst);
   return isWanted(pass, intent);
 };
 

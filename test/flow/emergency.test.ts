@@ -1,5 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { phaseOf } from "../../src/core/outcome.ts";
+import type { App } from "../../src/flow/hands.ts";
+import type { Store } from "../../src/ports.ts";
 import { nextSteps } from "../../src/core/steps.ts";
 import { type AppState, unproved } from "../../src/core/state.ts";
 import { firstKey, type Story, stores, tell, workload } from "./story.ts";
@@ -188,6 +190,50 @@ describe("an emergency", () => {
         await w.confirm();
         expect([...w.escrow.blobs]).toEqual([]);
       }));
+  });
+
+  test("a store that the alarm adds to the plan while the others are asked is asked, too", async () => {
+    await tell({ stores: stores("a", "b") }, async (w) => {
+      await w.stage(w.key());
+      let alarmed: Promise<{ readonly says: string }> | null = null;
+      const adding = (app: App): App => ({
+        ...app,
+        stores: app.stores.slice(0, 1).map(({ plan, store }) => {
+          const preflight: Store["preflight"] = async (signal) => {
+            alarmed ??= w.rotate({ alarm, waitMs: 60_000 });
+            await w.sleep(1_000);
+            return store.preflight(signal);
+          };
+          return { plan, store: { ...store, preflight } };
+        }),
+      });
+      await w.rotate({ app: adding });
+      await alarmed;
+      expect(w.events("plan-amended")).toMatchObject([{ stores: [{ name: "b" }] }]);
+      const asked = w.events("observed").filter((e) => e["what"] === "preflight" && e["target"] === "b");
+      expect(asked.map((e) => [e["run"], e["outcome"]])).toEqual([
+        [1, "failed"],
+        [2, "ok"],
+      ]);
+      expect(new Set(Object.values(w.values())).size).toBe(1);
+    });
+  });
+
+  test("an old key that a store showed once is kept, whatever it shows right before the write", async () => {
+    await tell({}, async (w) => {
+      await w.rotate({ alarm });
+      const fp = w.fpOf(firstKey(w));
+      w.escrow.lose(fp);
+      await w.command("writer", async (hands) => {
+        const keys = w.product.openKeys(hands, await w.product.openJournal(hands));
+        expect(await keys.keepKnown([fp])).toBe(false);
+        expect(w.escrow.blobs.has(fp)).toBe(false);
+        await keys.get(fp);
+        expect([await keys.keepKnown([fp]), await keys.keepKnown([fp])]).toEqual([true, false]);
+        expect(w.escrow.blobs.get(fp)).toBe(firstKey(w));
+        return null;
+      });
+    });
   });
 
   test("what one process kept, and another took out when the leak was taken back, is kept again", async () => {

@@ -500,7 +500,8 @@ export const BUGS: readonly Bug[] = [
     bug(
       "a key called leaked at the last moment is lost",
       "flow/push.ts",
-      `if (await keepOld(pass, seen)) await ensureOurs`,
+      `const isKept = [await keepOld(pass, seen), await pass.keys.keepKnown(unproved(journal.state()))];
+  if (isKept.includes(true)) await ensureOurs`,
       `if (intent === null) await ensureOurs`,
     ),
   ),
