@@ -126,7 +126,10 @@ export const checksOf = (around: Around): Checks => {
       if (w.uses === text) continue;
       const store = stores.get(w.reads);
       // It was restarted while somebody had put another value there, who took it away again before anyone looked.
-      const isHidden = (w.tainted && store?.changedBy !== "us") || proc.memory.lies.has(w.reads);
+      // Or an old answer said that the new key stood there already, to whoever had it restarted.
+      const sinceLie = w.loadedAt - (store?.lies.get(text) ?? Number.NEGATIVE_INFINITY);
+      const wasLiedTo = proc.memory.lies.has(w.reads) || (sinceLie >= 0 && sinceLie < 30_000);
+      const isHidden = (w.tainted && store?.changedBy !== "us") || wasLiedTo;
       const read = r.stores.get(w.reads);
       const isOutside =
         store === undefined || read === undefined || read.state === "dropped" || !store.plan.required;
