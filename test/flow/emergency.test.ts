@@ -195,12 +195,12 @@ describe("an emergency", () => {
   test("a store that the alarm adds to the plan while the others are asked is asked, too", async () => {
     await tell({ stores: stores("a", "b") }, async (w) => {
       await w.stage(w.key());
-      let alarmed: Promise<{ readonly says: string }> | null = null;
+      const alarmed: Promise<unknown>[] = [];
       const adding = (app: App): App => ({
         ...app,
         stores: app.stores.slice(0, 1).map(({ plan, store }) => {
           const preflight: Store["preflight"] = async (signal) => {
-            alarmed ??= w.rotate({ alarm, waitMs: 60_000 });
+            if (alarmed.length === 0) alarmed.push(w.rotate({ alarm, waitMs: 60_000 }));
             await w.sleep(1_000);
             return store.preflight(signal);
           };
@@ -208,7 +208,7 @@ describe("an emergency", () => {
         }),
       });
       await w.rotate({ app: adding });
-      await alarmed;
+      await Promise.all(alarmed);
       expect(w.events("plan-amended")).toMatchObject([{ stores: [{ name: "b" }] }]);
       const asked = w.events("observed").filter((e) => e["what"] === "preflight" && e["target"] === "b");
       expect(asked.map((e) => [e["run"], e["outcome"]])).toEqual([
