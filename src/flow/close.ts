@@ -14,12 +14,14 @@ export const finish = async (pass: Pass): Promise<readonly LedgerEvent[]> => {
   const r = rotationOf(pass);
   const key = r.newFp === null ? null : await pass.keys.get(r.newFp);
   const app = key === null ? null : await hands.platform.appIdentity(key, pass.looking);
-  const finished = [...s.old].filter(([, k]) => k.proved || k.waived).map(([fp]) => fp);
-  const left = (await hands.escrow.list()).filter(
-    (fp) => fp === r.newFp || finished.includes(fp) || s.dead.has(fp),
-  );
-  for (const fp of left) {
-    if (await mayDrop(pass, fp)) await pass.keys.drop(fp);
+  // Somebody may say meanwhile that a key works after all.
+  const isOver = (fp: Fp): boolean => {
+    const { old, dead } = journal.state();
+    const key = old.get(fp);
+    return fp === r.newFp || dead.has(fp) || key?.proved === true || key?.waived === true;
+  };
+  for (const fp of (await hands.escrow.list()).filter(isOver)) {
+    if ((await mayDrop(pass, fp)) && isOver(fp)) await pass.keys.drop(fp);
   }
   await retireSuperseded(pass);
   return [

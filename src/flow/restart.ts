@@ -11,11 +11,14 @@ export const isHeld = (hands: Hands, journal: Journal): boolean => {
   return s.claim !== null && s.claim.inst !== hands.host.claim.inst && phaseOf(s) === "waiting-restart";
 };
 
+/** When a person said that all was restarted: the last write known by then, and the wall clock. What is written later is in none of it. */
+export type Said = { readonly wroteAt: number; readonly ms: number };
+
 /**
  * Only what was missing can have been restarted: before every store holds the new key a restart proves nothing.
  * @returns whether it was recorded
  */
-export const recordRestart = async (hands: Hands, journal: Journal, writtenAt: number): Promise<boolean> => {
+export const recordRestart = async (hands: Hands, journal: Journal, said: Said): Promise<boolean> => {
   let isRecorded = false;
   const refuse = (why: string): readonly LedgerEvent[] => {
     hands.tell({ kind: "note", text: `--restarted: ${why}` });
@@ -27,11 +30,15 @@ export const recordRestart = async (hands: Hands, journal: Journal, writtenAt: n
     const r = s.rotation;
     if (r === null || !isOpen(s) || phaseOf(s) !== "waiting-restart")
       return refuse("no restart is being waited for, so nothing was recorded.");
-    if (r.wroteAt !== writtenAt) {
+    if (r.wroteAt !== said.wroteAt)
       return refuse(
         "a store was written meanwhile, so nothing was recorded. Restart once more, then say so.",
       );
-    }
+    // This process may have slept before it read the ledger.
+    if (r.wroteTs !== null && Date.parse(r.wroteTs) > said.ms)
+      return refuse(
+        `a store was written at ${r.wroteTs}, after this was said, so nothing was recorded. Restart once more, then say so.`,
+      );
     isRecorded = true;
     const left = [...r.rollouts.values()].filter((w) => w.type === "manual" && w.state === "pending");
     return [{ type: "restarted", rotation: r.id, targets: left.map((w) => w.name) }];

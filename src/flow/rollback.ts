@@ -23,9 +23,10 @@ export type RollbackOptions = Omit<RotateOptions, "alarm" | "confirm"> & {
  * @throws RotatorError ROLLBACK_REFUSED, and as `rotate` does
  */
 export const rollback = async (hands: Hands, options: RollbackOptions): Promise<Rotated | null> => {
+  const ms = hands.clock.now();
   const journal = await openJournal(hands);
   if (!isOpen(journal.state())) return null;
-  const writtenAt = journal.state().rotation?.wroteAt ?? 0;
+  const said = { wroteAt: journal.state().rotation?.wroteAt ?? 0, ms };
   const until = hands.clock.monotonic() + options.waitMs;
   const left = (): number => Math.max(0, until - hands.clock.monotonic());
   if (journal.state().claim !== null) await awaitFree(hands, journal, left());
@@ -50,7 +51,7 @@ export const rollback = async (hands: Hands, options: RollbackOptions): Promise<
   const { rotation, claim } = journal.state();
   if (rotation?.ended === "abandoned" && claim?.inst === hands.host.claim.inst)
     await clearEscrow(hands, journal, keys, rotation.id);
-  return work(hands, journal, keys, { ...options, waitMs: left(), confirm: false }, id, writtenAt);
+  return work(hands, journal, keys, { ...options, waitMs: left(), confirm: false }, id, said);
 };
 
 /**

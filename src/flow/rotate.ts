@@ -12,7 +12,7 @@ import type { Hands } from "./hands.ts";
 import { type Journal, openJournal } from "./journal.ts";
 import { type Keys, openKeys } from "./keys.ts";
 import { runLoop } from "./loop.ts";
-import { isHeld, recordRestart } from "./restart.ts";
+import { isHeld, recordRestart, type Said } from "./restart.ts";
 import { ensureGenesis, type OpenOptions, openRotation, pendingKey, settle } from "./open.ts";
 import type { ProofEnd } from "./probing.ts";
 
@@ -70,19 +70,20 @@ export const prepare = async (hands: Hands, journal: Journal, keys: Keys): Promi
  * @throws RotatorError as runLoop and adopt do.
  */
 export const rotate = async (hands: Hands, options: RotateOptions): Promise<Rotated> => {
+  const ms = hands.clock.now();
   const journal = await openJournal(hands);
   const keys = openKeys(hands, journal);
   const began = hands.clock.monotonic();
-  const writtenAt = journal.state().rotation?.wroteAt ?? 0;
+  const said = { wroteAt: journal.state().rotation?.wroteAt ?? 0, ms };
   const id = journal.state().rotation?.id ?? null;
   // A restart is a person's word and needs no claim: whoever holds that goes on with it.
   const isTried = options.restarted && isHeld(hands, journal);
-  const follows = isTried && (await recordRestart(hands, journal, writtenAt));
+  const follows = isTried && (await recordRestart(hands, journal, said));
   const told = { ...options, restarted: options.restarted && !isTried, follows };
   const alarmed = await begin(hands, journal, keys, told);
   // One wait for all: what the other rotator took of it is gone.
   const waitMs = Math.max(0, options.waitMs - (hands.clock.monotonic() - began));
-  return work(hands, journal, keys, { ...told, waitMs }, alarmed ?? (follows ? id : null), writtenAt);
+  return work(hands, journal, keys, { ...told, waitMs }, alarmed ?? (follows ? id : null), said);
 };
 
 /** @returns the rotation that is an emergency now, or null */
@@ -141,8 +142,7 @@ const loopOptions = (hands: Hands, journal: Journal, options: WorkOptions, isBeg
 });
 
 /**
- * `rotate` on a ledger that is prepared. `mine`: the rotation that this is about; no other one is opened then. `writtenAt`: the last write
- * when the person said that everything was restarted.
+ * `rotate` on a ledger that is prepared. `mine`: the rotation that this is about; no other one is opened then.
  */
 export const work = async (
   hands: Hands,
@@ -150,7 +150,7 @@ export const work = async (
   keys: Keys,
   options: WorkOptions,
   mine: string | null = null,
-  writtenAt = 0,
+  said: Said = { wroteAt: 0, ms: 0 },
 ): Promise<Rotated> => {
   const started = hands.clock.monotonic();
   const ends = new Map<Fp, ProofEnd>();
@@ -167,7 +167,7 @@ export const work = async (
     const open = isOpen(journal.state()) ? (journal.state().rotation?.id ?? null) : null;
     worked ??= open;
     // Whoever waits beside this one may act on it first.
-    if (restarted) follows = await recordRestart(hands, journal, writtenAt);
+    if (restarted) follows = await recordRestart(hands, journal, said);
     restarted = false;
     const loop = { ...loopOptions(hands, journal, { ...options, follows }, isBegun), confirm };
     for (const [fp, end] of await runLoop(hands, journal, keys, loop)) ends.set(fp, end);
@@ -241,13 +241,16 @@ const watchLedger = async (hands: Hands, journal: Journal, ms: number): Promise<
   }
 };
 
-/** Whoever stops looking in an emergency writes down until when he saw each key work that has to die. */
+/** Whoever stops looking in an emergency writes down until when he saw each key work that has to die. Not once it is proved dead. */
 const sayStillAccepted = async (journal: Journal, keys: Keys): Promise<void> => {
-  const s = journal.state();
+  if (!journal.superseded()) await settle(journal, () => stillAccepted(journal.state(), keys));
+};
+
+const stillAccepted = (s: AppState, keys: Keys): readonly LedgerEvent[] => {
   const r = s.rotation;
-  if (r === null || r.emergency === null || !isOpen(s) || journal.superseded()) return;
+  if (r === null || r.emergency === null || !isOpen(s)) return [];
   const fps = new Set([...r.emergency.leaked, ...unproved(s)]);
-  const events = [...fps].flatMap((fp): LedgerEvent[] => {
+  return [...fps].flatMap((fp): LedgerEvent[] => {
     const seen = keys.accepted.get(fp);
     const told = s.verdicts.get(fp);
     if (seen === undefined || told?.verdict !== "accepted") return [];
@@ -267,7 +270,6 @@ const sayStillAccepted = async (journal: Journal, keys: Keys): Promise<void> => 
       },
     ];
   });
-  if (events.length > 0) await journal.record(events);
 };
 
 const WAITING_FOR: Partial<

@@ -124,6 +124,29 @@ describe("an emergency", () => {
     });
   });
 
+  test("what a process saw before it slept does not bring a key back that was proved dead meanwhile", async () => {
+    let met = 0;
+    for (let isReached = true, pauseAt = 1; isReached; pauseAt++) {
+      isReached = await tell({ seed: 1 }, async (w) => {
+        await w.stage(w.key());
+        const leaked = w.fpOf(firstKey(w));
+        const others = async (): Promise<void> => {
+          await w.sleep(100_000);
+          await w.rotate({ alarm });
+          w.imkit.revoke(firstKey(w));
+          // The last of it is left to the one that sleeps.
+          await w.confirm({}, { crashAt: 30 });
+        };
+        await Promise.all([w.rotate({ alarm, waitMs: 75_000 }, { pauseAt, pauseMs: 400_000 }), others()]);
+        const isProved = w.events("proof").some((e) => e["fp"] === leaked);
+        expect({ pauseAt, isDead: w.state().dead.has(leaked) }).toEqual({ pauseAt, isDead: isProved });
+        met += isProved ? 1 : 0;
+        return w.log.some((line) => line.includes("is stopped for"));
+      });
+    }
+    expect(met).toBeGreaterThan(10);
+  });
+
   describe("taken back by a process that is stopped anywhere", () => {
     const isNowhere = (w: Story, fp: string): boolean =>
       !w.escrow.blobs.has(fp) &&
