@@ -334,7 +334,8 @@ export const checksOf = (around: Around): Checks => {
     const silent = time.now() - (lastEntryAt.get(other.inst) ?? 0);
     if (!isGone && silent < SILENCE_MS) violated(`${proc.name} takes a live claim over after ${silent} ms`);
     const holder = around.processes.get(other.inst);
-    const isAwake = holder?.isDead() === false && time.now() - holder.pausedUntil() > SILENCE_MS;
+    const canSpeak = holder?.isDead() === false && !holder.memory.ledgerFailed;
+    const isAwake = canSpeak && time.now() - holder.pausedUntil() > SILENCE_MS;
     if (!isGone && isAwake)
       violated(`${proc.name} takes over from ${holder.name}, which is awake and said nothing`);
   };

@@ -212,7 +212,9 @@ export const operator = async (world: World): Promise<End> => {
       case "ADOPTION_UNCLEAR":
       case "ADOPTION_REFUSED": {
         await world.sleep(waitMs());
-        const values = [...world.stores.values()].flatMap((s) => (s.value === null ? [] : [s.value]));
+        const values = [...world.stores.values()].flatMap((s) =>
+          s.value === null || world.missing.has(s.plan.name) ? [] : [s.value],
+        );
         const current =
           values.find((v) => v === world.first?.text) ?? values.find((v) => imkit.works(v)) ?? values[0];
         if (current === undefined) break;
