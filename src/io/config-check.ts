@@ -32,9 +32,21 @@ const checkRoom = (source: Source, room: "ledger" | "escrow"): readonly string[]
     .map((key) => problem(source, [room, key], "goes with type: kubernetes alone", "key"));
 };
 
+/** What an app without rollouts has. */
+const IMPLICIT = "manual";
+
 const checkNames = (source: Source, path: Path, app: AppInput): readonly string[] => {
   const seen = new Set<string>();
   const lines: string[] = [];
+  const taken = app.rollouts.length > 0 ? -1 : app.stores.findIndex(({ name }) => name === IMPLICIT);
+  if (taken >= 0)
+    lines.push(
+      problem(
+        source,
+        [...path, "stores", taken, "name"],
+        "is the name of the restart by hand that an app without rollouts has",
+      ),
+    );
   for (const group of ["stores", "rollouts"] as const) {
     for (const [index, { name }] of app[group].entries()) {
       if (seen.has(name))

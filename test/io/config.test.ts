@@ -277,6 +277,21 @@ apps:
     );
   });
 
+  test("a store may not bear the name of the restart that is there where none is written", async () => {
+    const app = (more: string): string => `schemaVersion: 1
+apps:
+  chat:
+    baseUrl: https://a.imkit.io
+    stores: [{ name: manual, type: vault, path: x }]
+${more}`;
+    expect(await linesOf(load(app("")))).toEqual([
+      "imkit-rotator.config.yaml:5:22: apps.chat.stores[0].name is the name of the restart by hand that an app without rollouts has",
+    ]);
+    await expect(
+      load(app("    rollouts: [{ name: hand, type: manual }]\n")).then(({ apps }) => [...apps.keys()]),
+    ).resolves.toEqual(["chat"]);
+  });
+
   test("but at most twenty of them", async () => {
     const lines = await linesOf(load(MINIMAL + Array.from({ length: 30 }, (_, n) => `k${n}: 1\n`).join("")));
     expect(lines).toHaveLength(21);
