@@ -206,12 +206,14 @@ export const storesDone = (r: Rotation): boolean =>
 export const rolloutsDone = (r: Rotation): boolean =>
   [...r.rollouts.values()].every((w) => (w.required ? isDone(w) : w.open === null || w.state === "dropped"));
 
-/** Also what was added to the plan while the others were asked. */
-const allAsked = (r: Rotation, run: Run): boolean =>
-  r.preflightRun === run.number &&
-  [...r.stores.values(), ...r.rollouts.values()].every(
-    (t) => t.state === "dropped" || t.preflight?.run === run.number,
+/** Also what was added to the plan while the others were asked. What is said of a store counts for a rollout of its name. */
+const allAsked = (r: Rotation, run: Run): boolean => {
+  const named = [...[...r.rollouts.values()].filter(({ name }) => !r.stores.has(name)), ...r.stores.values()];
+  return (
+    r.preflightRun === run.number &&
+    named.every((t) => t.state === "dropped" || t.preflight?.run === run.number)
   );
+};
 
 /** Something has to be written or restarted by us. */
 export const workLeft = (r: Rotation): boolean =>

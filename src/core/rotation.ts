@@ -73,6 +73,9 @@ export type Rotation = {
   readonly wroteAt: number;
   /** Instant of the last store written. */
   readonly wroteTs: string | null;
+  /** The last time that a store came to hold the new key, whoever wrote it there. */
+  readonly heldAt: number;
+  readonly heldTs: string | null;
   readonly rolledAt: number;
   readonly rolledTs: string | null;
   /** Which restart of the workloads is wanted: one more each time a store changes after they were restarted. */
@@ -135,6 +138,8 @@ export const openRotation = (
   intents: new Map(),
   wroteAt: 0,
   wroteTs: null,
+  heldAt: 0,
+  heldTs: null,
   rolledAt: 0,
   rolledTs: null,
   generation: 0,

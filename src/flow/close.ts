@@ -7,6 +7,8 @@ import { ensureOurs, FRESH_MS } from "./claim.ts";
 import { asProviderError, type Pass, rotationOf } from "./pass.ts";
 import { usageAfter } from "./usage.ts";
 
+const MOST_LOOKS = 3;
+
 /** After `closing`: nothing of this rotation stays in escrow, then `done`. Repeatable. */
 export const finish = async (pass: Pass): Promise<readonly LedgerEvent[]> => {
   const { hands, journal } = pass;
@@ -76,17 +78,18 @@ const mayDrop = (pass: Pass, fp: Fp): Promise<boolean> => maySpare(pass, fp, fp 
 
 /**
  * Right before a key leaves escrow: the claim is ours, and where a store has to show the key it does. A process that slept since it looked
- * looks again.
+ * looks again, a few times: while a look takes that long, the key stays.
  */
 export const maySpare = async (
   { hands, journal, keys, looking }: Pick<Pass, "hands" | "journal" | "keys" | "looking">,
   fp: Fp,
   mustShow: boolean,
 ): Promise<boolean> => {
-  for (;;) {
+  for (let looks = 1; looks <= MOST_LOOKS; looks++) {
     const began = hands.clock.monotonic();
     if (mustShow && !(await keys.isStored(fp, looking))) return false;
     await ensureOurs(journal, hands.host.claim.inst);
     if (hands.clock.monotonic() - began < FRESH_MS) return true;
   }
+  return false;
 };

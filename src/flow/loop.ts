@@ -2,7 +2,7 @@ import type { RotatorError } from "../core/errors.ts";
 import type { LedgerEvent } from "../core/events.ts";
 import { type Action, isUrgent, nameOf, next, type Run } from "../core/next.ts";
 import type { Fp } from "../core/secret.ts";
-import { isOpen } from "../core/state.ts";
+import { type AppState, isOpen } from "../core/state.ts";
 import { type Memory, perform, remember } from "./act.ts";
 import { awaitFree, takenOver } from "./claim.ts";
 import { asError, type Hands } from "./hands.ts";
@@ -139,13 +139,26 @@ const startPass = (
     }
   };
 
+  /** What was seen without the claim is old once somebody else said more of that key: it is not written. @returns whether it was news */
+  const tellSeen = async (facts: readonly LedgerEvent[], before: AppState["verdicts"]): Promise<boolean> => {
+    let isNews = true;
+    await decideUntil(journal, () => {
+      const { verdicts } = journal.state();
+      isNews = facts.every((e) => !("fp" in e) || verdicts.get(e.fp ?? "") === before.get(e.fp ?? ""));
+      return isNews ? facts : [];
+    });
+    return isNews;
+  };
+
   const launch = (action: Action, intent: string): void => {
     const name = nameOf(action);
     const together = slots;
     const work = async (): Promise<void> => {
+      const { verdicts } = journal.state();
       const facts = await perform(pass, action, intent, together);
       try {
-        await journal.record(facts);
+        if (claimed || action.do !== "probe") await journal.record(facts);
+        else if (!(await tellSeen(facts, verdicts))) return;
         remember(memory, action, clock.monotonic());
       } catch (error) {
         if (error instanceof Superseded && intent !== "" && "target" in action) late.push({ action, intent });

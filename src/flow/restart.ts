@@ -11,8 +11,8 @@ export const isHeld = (hands: Hands, journal: Journal): boolean => {
   return s.claim !== null && s.claim.inst !== hands.host.claim.inst && phaseOf(s) === "waiting-restart";
 };
 
-/** When a person said that all was restarted: the last write known by then, and the wall clock. What is written later is in none of it. */
-export type Said = { readonly wroteAt: number; readonly ms: number };
+/** When a person said that all was restarted: when the last store came to hold the key, as known by then, and the wall clock. */
+export type Said = { readonly heldAt: number; readonly ms: number };
 
 /**
  * Only what was missing can have been restarted: before every store holds the new key a restart proves nothing.
@@ -30,14 +30,15 @@ export const recordRestart = async (hands: Hands, journal: Journal, said: Said):
     const r = s.rotation;
     if (r === null || !isOpen(s) || phaseOf(s) !== "waiting-restart")
       return refuse("no restart is being waited for, so nothing was recorded.");
-    if (r.wroteAt !== said.wroteAt)
+    if (r.heldAt !== said.heldAt)
       return refuse(
-        "a store was written meanwhile, so nothing was recorded. Restart once more, then say so.",
+        "a store came to hold the key meanwhile, so nothing was recorded. Restart once more, then say so.",
       );
-    // This process may have slept before it read the ledger.
-    if (r.wroteTs !== null && Date.parse(r.wroteTs) > said.ms)
+    // This process may have slept before it read the ledger. A time to come tells of another clock, not of that.
+    const heldMs = Date.parse(r.heldTs ?? "");
+    if (heldMs > said.ms && heldMs <= hands.clock.now())
       return refuse(
-        `a store was written at ${r.wroteTs}, after this was said, so nothing was recorded. Restart once more, then say so.`,
+        `a store came to hold the key at ${r.heldTs}, after this was said, so nothing was recorded. Restart once more, then say so.`,
       );
     isRecorded = true;
     const left = [...r.rollouts.values()].filter((w) => w.type === "manual" && w.state === "pending");

@@ -26,7 +26,7 @@ export const rollback = async (hands: Hands, options: RollbackOptions): Promise<
   const ms = hands.clock.now();
   const journal = await openJournal(hands);
   if (!isOpen(journal.state())) return null;
-  const said = { wroteAt: journal.state().rotation?.wroteAt ?? 0, ms };
+  const said = { heldAt: journal.state().rotation?.heldAt ?? 0, ms };
   const until = hands.clock.monotonic() + options.waitMs;
   const left = (): number => Math.max(0, until - hands.clock.monotonic());
   if (journal.state().claim !== null) await awaitFree(hands, journal, left());

@@ -74,7 +74,7 @@ export const rotate = async (hands: Hands, options: RotateOptions): Promise<Rota
   const journal = await openJournal(hands);
   const keys = openKeys(hands, journal);
   const began = hands.clock.monotonic();
-  const said = { wroteAt: journal.state().rotation?.wroteAt ?? 0, ms };
+  const said = { heldAt: journal.state().rotation?.heldAt ?? 0, ms };
   const id = journal.state().rotation?.id ?? null;
   // A restart is a person's word and needs no claim: whoever holds that goes on with it.
   const isTried = options.restarted && isHeld(hands, journal);
@@ -150,7 +150,7 @@ export const work = async (
   keys: Keys,
   options: WorkOptions,
   mine: string | null = null,
-  said: Said = { wroteAt: 0, ms: 0 },
+  said: Said = { heldAt: 0, ms: 0 },
 ): Promise<Rotated> => {
   const started = hands.clock.monotonic();
   const ends = new Map<Fp, ProofEnd>();

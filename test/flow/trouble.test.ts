@@ -1,4 +1,6 @@
 import { describe, expect, test } from "vitest";
+import type { App } from "../../src/flow/hands.ts";
+import type { Store } from "../../src/ports.ts";
 import { firstKey, type Story, stores, tell, workload } from "./story.ts";
 
 const storeOf = (w: Story, name: string) => {
@@ -270,6 +272,28 @@ describe("keys", () => {
       expect((await w.confirm({ key: w.key() })).says).toBe("USAGE");
       expect((await w.confirm({ key: firstKey(w) })).says).toBe("rejected");
       expect(w.state().rotation?.ended).toBe("done");
+    });
+  });
+
+  test("a store that takes long to answer while escrow is emptied: it comes to an end, and the new key stays there", async () => {
+    await tell({ stores: stores("a?", "b") }, async (w) => {
+      const slow = (app: App): App => ({
+        ...app,
+        stores: app.stores.map(({ plan, store }) => {
+          const read: Store["read"] = async () => {
+            await w.sleep(40_000);
+            throw new w.product.ProviderError("TIMEOUT", "not_applied");
+          };
+          return { plan, store: plan.required ? store : { ...store, read } };
+        }),
+      });
+      const fresh = w.key();
+      await w.stage(fresh);
+      await w.rotate();
+      w.imkit.revoke(firstKey(w));
+      await w.rotate({ app: slow });
+      expect(w.state().rotation?.ended).toBe("done");
+      expect([...w.escrow.blobs.values()]).toEqual([fresh]);
     });
   });
 
