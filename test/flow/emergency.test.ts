@@ -152,6 +152,34 @@ describe("an emergency", () => {
     },
   );
 
+  test("declared at any moment while a rotation closes: it is an emergency of the next one", async () => {
+    let met = 0;
+    for (let ms = 0; ms < 200; ms += 1) {
+      await tell({}, async (w) => {
+        const fresh = w.key();
+        await w.stage(fresh);
+        await w.rotate();
+        w.imkit.revoke(firstKey(w));
+        const closing = new Set<unknown>();
+        const alarms: Promise<unknown>[] = [];
+        let isLate = false;
+        w.onEntry((_proc, { events }) => {
+          for (const e of events) {
+            if (e.type === "proof" && alarms.length === 0)
+              alarms.push(w.sleep(ms).then(() => w.rotate({ alarm: { leaked: fresh } })));
+            if (e.type === "closing") closing.add(e.rotation);
+            if (e.type === "emergency-requested") isLate ||= closing.has(e.rotation);
+          }
+        });
+        await w.confirm();
+        await Promise.all(alarms);
+        met += w.events("emergency-requested").length;
+        expect({ ms, isLate }).toEqual({ ms, isLate: false });
+      });
+    }
+    expect(met).toBeGreaterThan(100);
+  });
+
   describe("taken back by a process that is stopped anywhere", () => {
     const isNowhere = (w: Story, fp: string): boolean =>
       !w.escrow.blobs.has(fp) &&
