@@ -132,19 +132,19 @@ const wrote = (
   p: Position,
 ): Rotation => {
   const state = changed ? "written" : "unchanged";
-  const written = setStore(r, { ...s, state, code: null, open: null, revision, retryAtMs: null });
+  const held = { ...r, heldAt: p.at, heldTs: p.ts };
+  const written = setStore(held, { ...s, state, code: null, open: null, revision, retryAtMs: null });
   const next = changed ? lookAgainAtMirrors(written) : written;
   const wroteAt = changed ? p.at : r.wroteAt;
   const wroteTs = changed ? p.ts : r.wroteTs;
-  const held = { heldAt: p.at, heldTs: p.ts };
-  if (r.rolledAt <= r.generationAt) return { ...next, ...held, wroteAt, wroteTs };
+  if (r.rolledAt <= r.generationAt) return { ...next, wroteAt, wroteTs };
   const rollouts = new Map(
     [...r.rollouts].map(([name, w]) => [
       name,
       w.state === "done" && w.type !== "none" ? { ...w, state: "pending" as const, tries: 0 } : w,
     ]),
   );
-  return { ...nextGeneration(next), ...held, rollouts, wroteAt: p.at, wroteTs };
+  return { ...nextGeneration(next), rollouts, wroteAt: p.at, wroteTs };
 };
 
 /** Who fills a mirror may have copied what stood there before: it is waited for once more. */

@@ -32,8 +32,8 @@ const checkRoom = (source: Source, room: "ledger" | "escrow"): readonly string[]
     .map((key) => problem(source, [room, key], "goes with type: kubernetes alone", "key"));
 };
 
-/** What an app without rollouts has. */
-const IMPLICIT = "manual";
+/** The rollout that an app without rollouts has: a person restarts what reads its stores. */
+export const IMPLICIT = "manual";
 
 const checkNames = (source: Source, path: Path, app: AppInput): readonly string[] => {
   const seen = new Set<string>();

@@ -1,6 +1,6 @@
-import { randomBytes } from "node:crypto";
 import { readFile, rename, unlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { temporaryIn } from "./disk.ts";
 
 const NAME = "last-tick";
 
@@ -19,7 +19,7 @@ export const lastTick = (dir: string): LastTick => ({
     return Number.isNaN(ms) ? null : ms;
   },
   write: async (ms) => {
-    const temporary = join(dir, `.tmp-${randomBytes(12).toString("hex")}`);
+    const temporary = temporaryIn(dir);
     try {
       await writeFile(temporary, `${new Date(ms).toISOString()}\n`, { flag: "wx", mode: 0o600 });
       await rename(temporary, join(dir, NAME));

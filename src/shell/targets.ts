@@ -4,11 +4,11 @@ import { ProviderError, RotatorError } from "../core/errors.ts";
 import type { App } from "../flow/hands.ts";
 import type { Inbox } from "../flow/inbox.ts";
 import { stoppableStore } from "../flow/interrupt.ts";
+import { IMPLICIT } from "../io/config-check.ts";
 import type { AppConfig, RolloutConfig, StoreConfig } from "../io/config.ts";
 import type { Store } from "../ports.ts";
 
-/** What an app without rollouts has: a person restarts what reads its stores. */
-const MANUAL = { name: "manual", type: "manual", required: true, canary: false, after: [], settings: {} };
+const MANUAL = { name: IMPLICIT, type: "manual", required: true, canary: false, after: [], settings: {} };
 
 /** Opens every store and rollout of an app. @throws RotatorError CONFIG_INVALID */
 export const openTargets = async (app: AppConfig, tools: Tools): Promise<App> => {
