@@ -449,5 +449,9 @@ describe.concurrent("commands that are printed can be pasted", () => {
     }
     const { stdout } = await w.run(["-c", odd, "status", "--json"]);
     expect(stdout).toContain(`imkit-rotator rotate demo -c '${odd}'`);
+    const told = (await w.run(["-c", odd, "status"])).stdout.split("\n");
+    const commands = told.filter((line) => line.includes(" demo ") && line.includes(odd));
+    expect(commands.map((line) => line.split(odd).length - 1)).toEqual(commands.map(() => 1));
+    expect(commands.length).toBeGreaterThan(0);
   });
 });

@@ -19,10 +19,11 @@ export const statusCommand = async (io: Io, apps: readonly Wired[], flags: Statu
   const views = await Promise.all(
     apps.map(async (wired) => {
       const seen = await look(wired, flags.probe === true);
-      return { shown: present(io, wired, seen.view, seen.error !== null), error: seen.error };
+      return { shown: present(wired, seen.view, seen.error !== null), error: seen.error };
     }),
   );
-  if (io.json) io.out(JSON.stringify({ schemaVersion: 1, apps: views.map((v) => v.shown) }));
+  const json = ({ shown }: (typeof views)[number]) => ({ ...shown, next: nextJson(io, shown.next) });
+  if (io.json) io.out(JSON.stringify({ schemaVersion: 1, apps: views.map(json) }));
   else for (const { shown } of views) print(io, shown);
   // One app whose ledger cannot be read hides no other one, but it is said last, and loud.
   const broken = views.find((v) => v.error !== null)?.error;
@@ -45,7 +46,7 @@ const look = async (
   }
 };
 
-const present = (io: Io, wired: Wired, view: StatusView, isBroken: boolean) => {
+const present = (wired: Wired, view: StatusView, isBroken: boolean) => {
   const s = view.state;
   const phase = isBroken ? "failed" : phaseOf(s);
   const fp = wanted(s);
@@ -86,7 +87,7 @@ const present = (io: Io, wired: Wired, view: StatusView, isBroken: boolean) => {
       ? workloadLines(s)
       : wired.app.rollouts.map(({ plan: { name } }) => ({ name, state: "done", proof: null, reason: null })),
     head: headText(view.head),
-    next: isBroken ? [] : nextJson(io, nextSteps(wired.name, s, words, wired.clock)),
+    next: isBroken ? [] : nextSteps(wired.name, s, words, wired.clock),
   };
 };
 
